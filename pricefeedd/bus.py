@@ -1,0 +1,240 @@
+"""Topic to readers: sequence numbers, the latest value, and who reads what.
+
+Dispatch is a plain call into mailboxes; at the end of each batch every mailbox that got something is
+flushed once, so that a reader's messages leave in one send.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from pricefeedd.events import PRIVATE_CHANNELS, BookSnapshot, Event, Gap, State, Status, topic_channel
+from pricefeedd.mailbox import Lane, Mailbox, Message
+
+
+class Reader(Protocol):
+    """One subscriber: a mailbox, and what empties it."""
+
+    @property
+    def mailbox(self) -> Mailbox: ...
+
+    def flush(self) -> None:
+        """Send what is in the mailbox, or begin to; never waits and never raises."""
+        ...
+
+
+class Topic:
+    """One stream of numbered messages.
+
+    Attributes:
+        seq: Number of the newest message; 0 before the first.
+        last: The newest data message (for books: None, see `book`).
+        status: The newest status message.
+        state: What may be believed of the topic now.
+        count: Data messages so far.
+        book: Returns the present book; None for other channels, and while there is no book.
+    """
+
+    __slots__ = (
+        "book",
+        "channel",
+        "count",
+        "instrument",
+        "last",
+        "name",
+        "readers",
+        "seq",
+        "state",
+        "status",
+        "venue",
+    )
+
+    def __init__(self, channel: str, venue: str, instrument: str) -> None:
+        self.name = f"{channel}:{venue}:{instrument}"
+        self.channel = channel
+        self.venue = venue
+        self.instrument = instrument
+        self.seq = 0
+        self.last: Message | None = None
+        self.status: Message | None = None
+        self.state = State.CONNECTING
+        self.count = 0
+        self.readers: list[Mailbox] = []
+        self.book: Callable[[], BookSnapshot | None] | None = None
+
+
+class Pattern:
+    """A topic name in which each part may be `*`. Account channels never match a `*`."""
+
+    __slots__ = ("channel", "instrument", "text", "venue")
+
+    def __init__(self, text: str) -> None:
+        """Parse `channel:venue:instrument`.
+
+        Raises:
+            ValueError: There are not three parts, or one is empty.
+        """
+        parts = text.split(":", 2)
+        if len(parts) != 3 or not all(parts):
+            raise ValueError(
+                f"a topic is channel:venue:instrument, such as trade:binance:BTC-USDT; got {text!r}"
+            )
+        self.text = text
+        self.channel, self.venue, self.instrument = parts
+
+    @property
+    def exact(self) -> bool:
+        """Whether it names one topic."""
+        return "*" not in (self.channel, self.venue, self.instrument)
+
+    def matches(self, topic: Topic) -> bool:
+        """Return whether the topic is meant."""
+        if self.channel != topic.channel and (self.channel != "*" or topic.channel in PRIVATE_CHANNELS):
+            return False
+        return self.venue in ("*", topic.venue) and self.instrument in ("*", topic.instrument)
+
+
+class Bus:
+    """All topics, and their readers.
+
+    Attributes:
+        epoch: One life of all streams: `seq` counts only within it.
+        published: Messages so far.
+    """
+
+    def __init__(self, epoch: str | None = None) -> None:
+        self.epoch = epoch or secrets.token_hex(6)
+        self.published = 0
+        self._topics: dict[tuple[str, str, str], Topic] = {}
+        self._by_name: dict[str, Topic] = {}
+        self._flushers: dict[Mailbox, Callable[[], None]] = {}
+        self._patterns: dict[tuple[Mailbox, str], Pattern] = {}
+        self._dirty: list[Mailbox] = []
+
+    def __iter__(self) -> Iterator[Topic]:
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def get(self, name: str) -> Topic | None:
+        """Return a topic by its full name; None if nothing serves it."""
+        return self._by_name.get(name)
+
+    def topic(self, channel: str, venue: str, instrument: str) -> Topic:
+        """Return the topic, made now if it is new. Readers whose pattern fits are joined to it."""
+        key = (channel, venue, instrument)
+        topic = self._topics.get(key)
+        if topic is None:
+            topic = self._topics[key] = Topic(channel, venue, instrument)
+            self._by_name[topic.name] = topic
+            for (mailbox, _), pattern in self._patterns.items():
+                if pattern.matches(topic) and mailbox not in topic.readers:
+                    topic.readers.append(mailbox)
+        return topic
+
+    def drop(self, topic: Topic) -> None:
+        """Forget a topic that is served no longer; its readers hear nothing more of it."""
+        self._topics.pop((topic.channel, topic.venue, topic.instrument), None)
+        self._by_name.pop(topic.name, None)
+
+    # --- publishing -----------------------------------------------------------------------------------
+
+    def publish(self, events: Iterable[Event]) -> None:
+        """Number the events, remember the newest, offer them to all readers, and flush once at the end."""
+        topics = self._topics
+        for event in events:
+            key = (topic_channel(event), event.venue, event.instrument)
+            topic = topics.get(key) or self.topic(*key)
+            seq = topic.seq = topic.seq + 1
+            self.published += 1
+            message = Message(topic.name, seq, event)
+            if type(event) is Status:
+                topic.status = message
+                topic.state = event.state
+            elif message.lane is not Lane.BOOK and type(event) is not Gap:
+                topic.last = message
+                topic.count += 1
+            else:
+                topic.count += 1
+            for mailbox in topic.readers:
+                mailbox.offer(message)
+        self.flush()
+
+    def flush(self) -> None:
+        """Flush every mailbox that got something since the last time."""
+        dirty, self._dirty = self._dirty, []
+        for mailbox in dirty:
+            flusher = self._flushers.get(mailbox)
+            if flusher is not None:
+                flusher()
+
+    # --- reading --------------------------------------------------------------------------------------
+
+    def mailbox(self, *, limit_bytes: int, flush: Callable[[], None]) -> Mailbox:
+        """Return a new mailbox whose `flush` is called after each batch that put something into it."""
+        mailbox = Mailbox(limit_bytes=limit_bytes, snapshot=self.book, on_fresh=self._dirty_append)
+        self._flushers[mailbox] = flush
+        return mailbox
+
+    def _dirty_append(self, mailbox: Mailbox) -> None:
+        self._dirty.append(mailbox)
+
+    def match(self, pattern: Pattern) -> list[Topic]:
+        """Return the topics that a pattern means now."""
+        if pattern.exact:
+            topic = self._by_name.get(pattern.text)
+            return [topic] if topic is not None else []
+        return [topic for topic in self._by_name.values() if pattern.matches(topic)]
+
+    def subscribe(self, mailbox: Mailbox, pattern: Pattern) -> list[Topic]:
+        """Join the mailbox to all topics of the pattern, now and in future; return those new to it."""
+        self._patterns[mailbox, pattern.text] = pattern
+        joined = []
+        for topic in self.match(pattern):
+            if mailbox not in topic.readers:
+                topic.readers.append(mailbox)
+                joined.append(topic)
+        return joined
+
+    def unsubscribe(self, mailbox: Mailbox, pattern: Pattern) -> list[Topic]:
+        """Part the mailbox from the topics that no other pattern of it means; return those."""
+        if self._patterns.pop((mailbox, pattern.text), None) is None:
+            return []
+        others = [p for (m, _), p in self._patterns.items() if m is mailbox]
+        parted = []
+        for topic in self.match(pattern):
+            if mailbox in topic.readers and not any(other.matches(topic) for other in others):
+                topic.readers.remove(mailbox)
+                mailbox.forget(topic.name)
+                parted.append(topic)
+        return parted
+
+    def leave(self, mailbox: Mailbox) -> None:
+        """Forget a mailbox altogether."""
+        self._flushers.pop(mailbox, None)
+        for key in [key for key in self._patterns if key[0] is mailbox]:
+            del self._patterns[key]
+        for topic in self._by_name.values():
+            if mailbox in topic.readers:
+                topic.readers.remove(mailbox)
+
+    def book(self, name: str) -> Message | None:
+        """Return the present book of a topic as a snapshot that stands at the topic's `seq`; None without one."""
+        topic = self._by_name.get(name)
+        if topic is None or topic.book is None:
+            return None
+        snapshot = topic.book()
+        return None if snapshot is None else Message(topic.name, topic.seq, snapshot)
+
+    def latest(self, topic: Topic) -> list[Message]:
+        """Return what a new reader must see first: the status unless live, then the newest data or the book."""
+        first = []
+        if topic.status is not None and topic.state is not State.LIVE:
+            first.append(topic.status)
+        data = self.book(topic.name) if topic.book is not None else topic.last
+        if data is not None:
+            first.append(data)
+        return first
