@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pricefeedd.inprocess import stream as stream
-
+    from pricefeedd.inprocess import stream
 __version__ = "0.1.0"
 __all__ = ["__version__", "stream"]
 

@@ -52,10 +52,8 @@ PUBLIC_CHANNELS = ("trade", "quote", "ticker", "candle_1m", "book", "price", "li
 PRIVATE_CHANNELS = ("order", "execution", "position", "balance")
 CHANNELS = PUBLIC_CHANNELS + PRIVATE_CHANNELS
 
-define = attrs.define(kw_only=True, eq=True, order=False)
 
-
-@define
+@attrs.define(kw_only=True)
 class Event:
     """What every event has.
 
@@ -76,7 +74,7 @@ class Event:
     origin: Origin = LIVE
 
 
-@define
+@attrs.define(kw_only=True)
 class Trade(Event):
     """One execution printed by a venue.
 
@@ -95,7 +93,7 @@ class Trade(Event):
     aggressor: Side | None
 
 
-@define
+@attrs.define(kw_only=True)
 class Quote(Event):
     """Best bid and offer. A side that is empty has None for price and size.
 
@@ -112,7 +110,7 @@ class Quote(Event):
     sequence: int | None = None
 
 
-@define
+@attrs.define(kw_only=True)
 class Ticker(Event):
     """Rolling 24 hour statistics, and for derivatives the mark, index and funding.
 
@@ -143,7 +141,7 @@ class Ticker(Event):
     partial: bool = False
 
 
-@define
+@attrs.define(kw_only=True)
 class Candle(Event):
     """One minute (or a longer interval that we derived) of trading.
 
@@ -170,7 +168,7 @@ class Candle(Event):
     closed: bool
 
 
-@define
+@attrs.define(kw_only=True)
 class BookSnapshot(Event):
     """A whole order book. Levels in any order; the book sorts.
 
@@ -187,7 +185,7 @@ class BookSnapshot(Event):
     checksum: int | None = None
 
 
-@define
+@attrs.define(kw_only=True)
 class BookDelta(Event):
     """Changes to an order book: absolute sizes, "0" removes, to be applied in the order given.
 
@@ -208,7 +206,7 @@ class BookDelta(Event):
     checksum: int | None = None
 
 
-@define
+@attrs.define(kw_only=True)
 class Price(Event):
     """An oracle's price with its confidence.
 
@@ -228,7 +226,7 @@ class Price(Event):
     slot: int | None = None
 
 
-@define
+@attrs.define(kw_only=True)
 class Liquidation(Event):
     """A position closed by force.
 
@@ -243,7 +241,7 @@ class Liquidation(Event):
     side: Side
 
 
-@define
+@attrs.define(kw_only=True)
 class AccountEvent(Event):
     """Something that concerns one account: an order, execution, position or balance.
 
@@ -263,7 +261,7 @@ class AccountEvent(Event):
     fields: Mapping[str, str | int | bool | None]
 
 
-@define
+@attrs.define(kw_only=True)
 class Status(Event):
     """What may be believed of a topic from here on; travels in the topic's own stream.
 
@@ -278,7 +276,7 @@ class Status(Event):
     reason: str = ""
 
 
-@define
+@attrs.define(kw_only=True)
 class Gap(Event):
     """Events that were lost, and how many of them were filled in again; travels in the topic's own stream.
 

@@ -6,7 +6,7 @@ Hooks return data; pricefeedd does the running.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 import attrs
@@ -121,4 +121,12 @@ class Specs:
     @hookspec
     def pricefeedd_electors(self) -> Sequence[Elector]:
         """Return the electors that this plugin brings. Called once, before Trio starts."""
+        raise NotImplementedError  # a specification has no body of its own
+
+    @hookspec
+    def pricefeedd_fakes(self) -> Mapping[str, Callable[..., Any]]:
+        """Return, by venue name, a `pricefeedd.testing.FakeVenue` that speaks the venue's protocol.
+
+        Called by `pricefeedd demo` and by tests, never by the daemon.
+        """
         raise NotImplementedError  # a specification has no body of its own

@@ -230,7 +230,7 @@ def _event(kind: str, channel: str, data: dict[str, Any], common: dict[str, Any]
             **common,
         )
     if kind == "ticker":
-        texts = {field: data.get(field) for field in _TICKER_TEXTS}
+        texts: dict[str, Any] = {field: data.get(field) for field in _TICKER_TEXTS}
         return Ticker(next_funding_ns=_ns(data.get("next_funding")), **texts, **common)
     if kind.startswith("candle_"):
         fields = {
