@@ -1,0 +1,488 @@
+"""One connection with a venue: connect, log in, subscribe, watch, and end with a reason.
+
+A session knows no venue: the codec speaks, the feed says what the venue allows. What arrives goes in
+batches to the venue's channel; the session waits there when we are short of CPU, and then so does the socket.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+
+import attrs
+import structlog
+import trio
+
+from pricefeedd.codec import (
+    Accepted,
+    Closing,
+    Codec,
+    Count,
+    Failed,
+    LoggedIn,
+    LoginRefused,
+    Refused,
+    Reply,
+    Signal,
+    Stream,
+)
+from pricefeedd.errors import (
+    ConnectError,
+    ConnectionLostError,
+    DecodeError,
+    LoginRejectedError,
+    SequenceGapError,
+    StaleFeedError,
+    SubscriptionRejectedError,
+    VenueError,
+)
+from pricefeedd.events import Event
+from pricefeedd.stats import BadFrame, MarketStats
+from pricefeedd.transport import Dialer, HandshakeRefusedError, Socket, open_event_stream, open_websocket
+from pricefeedd.venue import Account, Ack, Feed, Transport
+
+log = structlog.get_logger("pricefeedd.session")
+
+CONNECT_S = 10.0
+LOGIN_S = 10.0
+#: A subscribe frame that the venue did not answer is sent this often in all.
+SUBSCRIBE_TRIES = 3
+
+_SIGNALS = frozenset({Accepted, Refused, Reply, Closing, Failed, Count, LoggedIn, LoginRefused})
+
+
+# --- What a session says to its venue's loop ---------------------------------------------------------------
+
+
+@attrs.frozen
+class Batch:
+    """Events of one read, in the venue's order."""
+
+    carrier: int
+    events: list[Event]
+
+
+@attrs.frozen
+class StreamsAccepted:
+    """These streams flow on this connection from now on."""
+
+    carrier: int
+    streams: tuple[Stream, ...]
+
+
+@attrs.frozen
+class StreamRefused:
+    """The venue will not serve this stream."""
+
+    carrier: int
+    stream: Stream
+    reason: str
+
+
+Item = Batch | StreamsAccepted | StreamRefused
+
+Tap = Callable[[str, str, bytes], None]
+
+
+@attrs.frozen(kw_only=True)
+class Link:
+    """What a session needs of the world; shared by all sessions of a feed.
+
+    Attributes:
+        url: Base URL of the feed's endpoint.
+        names: Our names by the venue's symbol.
+        emit: Takes what the session says, and waits while there is no room.
+        tap: Given (direction, URL, payload) of each frame, for recordings; None for none.
+    """
+
+    venue: str
+    codec: Codec
+    feed: Feed
+    url: str
+    names: Mapping[str, str]
+    dialer: Dialer
+    stats: MarketStats
+    now_ns: Callable[[], int]
+    emit: Callable[[Item], Awaitable[None]]
+    account: Account | None = None
+    tap: Tap | None = None
+    patience_s: float = 30.0
+
+
+@attrs.define
+class _Request:
+    """A subscribe frame that waits for its answer."""
+
+    streams: tuple[Stream, ...]
+    waiting: set[str]
+    deadline: float
+    tries: int
+
+
+_carriers = itertools.count(1)
+
+
+class Session:
+    """One connection, from handshake to end.
+
+    Attributes:
+        carrier: Number of this connection, unique in the process.
+        flowing: Data came: the connection is worth something.
+        settled: All streams were answered and data came, or nothing more is to be expected soon.
+        retiring: The connection should be replaced soon: its lifetime ends, or the venue said so.
+        silent: It ended because it was accepted and never brought anything.
+    """
+
+    def __init__(self, link: Link, streams: Iterable[Stream], *, path: str, patience: float = 1.0) -> None:
+        self.link = link
+        self.carrier = next(_carriers)
+        self.streams: dict[str, Stream] = {stream.name: stream for stream in streams}
+        self.path = path
+        self.opened = False
+        self.flowing = trio.Event()
+        self.settled = trio.Event()
+        self.retiring = trio.Event()
+        self.silent = False
+        self._patience_s = link.patience_s * patience
+        self._ids = itertools.count(1)
+        self._requests: dict[int, _Request] = {}
+        self._resend, self._to_send = trio.open_memory_channel[tuple[str, tuple[Stream, ...]]](10_000)
+        self._logged_in = trio.Event()
+        self._count: int | None = None
+        self._last_frame = 0.0
+        self._last_data = 0.0
+        self._notes: list[Item] = []
+        self._doomed = ""
+        self._pace = trio.Lock()
+
+    # --- what others may ask ---------------------------------------------------------------------------
+
+    def resubscribe(self, streams: Iterable[Stream]) -> None:
+        """End and begin these streams again, as soon as the venue's pace allows."""
+        known = tuple(s for s in streams if s.name in self.streams)
+        if known and self.link.feed.transport is Transport.WEBSOCKET:
+            self._queue("unsubscribe", known)
+            self._queue("subscribe", known)
+
+    def doom(self, reason: str) -> None:
+        """End the session within a second: its data cannot be believed any more."""
+        self._doomed = reason
+
+    def _queue(self, what: str, streams: tuple[Stream, ...]) -> None:
+        try:
+            self._resend.send_nowait((what, streams))
+        except trio.WouldBlock:
+            log.warning("subscribe queue full", venue=self.link.venue, feed=self.link.feed.name)
+
+    # --- life ------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live until the connection ends.
+
+        Raises:
+            VenueError: Why it ended; it never ends without a reason.
+        """
+        link, feed = self.link, self.link.feed
+        account = link.account
+        wanted = [*feed.always, *self.streams.values()]
+        opening = link.codec.open(feed, wanted, path=self.path, now_ns=link.now_ns(), account=account)
+        connect = open_websocket if feed.transport is Transport.WEBSOCKET else open_event_stream
+        try:
+            with trio.fail_after(CONNECT_S):
+                socket = await connect(
+                    link.dialer,
+                    link.url,
+                    opening.path,
+                    headers=opening.headers,
+                    max_message_bytes=feed.max_message_bytes,
+                )
+        except trio.TooSlowError:
+            raise ConnectError(
+                f"{link.url} did not answer the handshake within {CONNECT_S:.0f} s", venue=link.venue
+            ) from None
+        except HandshakeRefusedError as e:
+            raise self._refused(e) from e
+        link.stats.connections += 1
+        self.opened = True
+        self._last_frame = self._last_data = trio.current_time()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read, socket, name=f"read:{feed.name}:{self.carrier}")
+                nursery.start_soon(self._watch, socket, name=f"watch:{feed.name}:{self.carrier}")
+                nursery.start_soon(
+                    self._speak, socket, opening.subscribed, name=f"speak:{feed.name}:{self.carrier}"
+                )
+        finally:
+            link.stats.connections -= 1
+            await socket.aclose()
+
+    def _refused(self, error: HandshakeRefusedError) -> VenueError:
+        """Return what an HTTP answer to the handshake stands for."""
+        for signal in self.link.codec.refused(self.link.feed, error.reply):
+            if isinstance(signal, Refused):
+                for name in signal.streams:
+                    self._refuse(name, signal.reason)
+                return ConnectError(signal.reason, venue=self.link.venue)
+            if isinstance(signal, LoginRefused):
+                return LoginRejectedError(signal.reason, venue=self.link.venue)
+            if isinstance(signal, Failed):
+                return ConnectError(signal.reason, venue=self.link.venue, retry_after_s=signal.retry_after_s)
+        if error.reply.status == 401:
+            return LoginRejectedError(str(error), venue=self.link.venue)
+        return ConnectError(str(error), venue=self.link.venue, retry_after_s=error.retry_after_s)
+
+    # --- reading ---------------------------------------------------------------------------------------
+
+    async def _read(self, socket: Socket) -> None:
+        """Read, decode and hand on, for ever: the hot path."""
+        link = self.link
+        stats, feed, names, tap = link.stats, link.feed, link.names, link.tap
+        decode = link.codec.decode
+        while True:
+            frames = await socket.receive()
+            self._last_frame = trio.current_time()
+            if not frames:
+                continue
+            now_ns = link.now_ns()
+            events: list[Event] = []
+            for frame in frames:
+                stats.bytes += len(frame)
+                if tap is not None:
+                    tap("<", link.url + self.path, frame)
+                try:
+                    said = decode(frame, feed=feed, names=names, received_ns=now_ns)
+                except DecodeError as e:
+                    stats.decode_errors += 1
+                    stats.bad_frames.append(
+                        BadFrame(at_ns=now_ns, feed=feed.name, reason=str(e), frame=frame[:2000])
+                    )
+                    continue
+                for item in said:
+                    if item.__class__ in _SIGNALS:
+                        await self._signal(socket, item)  # type: ignore[arg-type]  # told by its class
+                    else:
+                        events.append(item)  # type: ignore[arg-type]  # what is no signal is an event
+            stats.messages += len(frames)
+            stats.last_message_ns = now_ns
+            if self._notes:
+                await self._tell()
+            if events:
+                self._last_data = self._last_frame
+                if not self.flowing.is_set():
+                    self.flowing.set()
+                    self._settle()
+                await link.emit(Batch(self.carrier, events))
+
+    async def _tell(self) -> None:
+        notes, self._notes = self._notes, []
+        for note in notes:
+            await self.link.emit(note)
+
+    async def _signal(self, socket: Socket, signal: Signal) -> None:
+        """Do what a frame asks for."""
+        venue = self.link.venue
+        match signal:
+            case Reply(frame):
+                await socket.send(frame)
+            case Accepted():
+                self._on_accepted(signal)
+            case Refused():
+                self._on_refused(signal)
+            case Closing(reason):
+                log.info("venue will close the connection", venue=venue, reason=reason)
+                self.retiring.set()
+            case Count(number):
+                expected, self._count = self._count, number
+                if expected is not None and number != expected + 1:
+                    raise SequenceGapError(
+                        f"frames lost: expected number {expected + 1}, got {number}", venue=venue
+                    )
+            case Failed(reason, retry_after_s):
+                raise ConnectionLostError(reason, venue=venue, retry_after_s=retry_after_s)
+            case LoggedIn():
+                self._logged_in.set()
+            case LoginRefused(reason):
+                raise LoginRejectedError(reason, venue=venue)
+
+    def _on_accepted(self, signal: Accepted) -> None:
+        if signal.request_id is not None:
+            request = self._requests.get(signal.request_id)
+            if request is not None and not signal.streams:
+                self._accept(signal.request_id, request, request.streams)
+                return
+        names = set(signal.streams)
+        for request_id, request in list(self._requests.items()):
+            came = tuple(s for s in request.streams if s.name in names and s.name in request.waiting)
+            if came:
+                self._accept(request_id, request, came)
+            elif signal.complete:
+                # Asked for, answered with the whole set, and not in it: refused without a word, unless
+                # the answer was to an earlier request. The deadline decides.
+                request.tries = SUBSCRIBE_TRIES
+
+    def _accept(self, request_id: int, request: _Request, streams: tuple[Stream, ...]) -> None:
+        request.waiting -= {s.name for s in streams}
+        if not request.waiting:
+            self._requests.pop(request_id, None)
+        mine = tuple(s for s in streams if s.name in self.streams)
+        if mine:
+            self._notes.append(StreamsAccepted(self.carrier, mine))
+        self._settle()
+
+    def _on_refused(self, signal: Refused) -> None:
+        request = self._requests.get(signal.request_id) if signal.request_id is not None else None
+        names = set(signal.streams)
+        if request is None and names:
+            for request_id, candidate in self._requests.items():
+                if names & candidate.waiting:
+                    request = candidate
+                    signal = attrs.evolve(signal, request_id=request_id)
+                    break
+        if request is None:
+            for name in names:
+                self._refuse(name, signal.reason)
+            if not names:
+                log.warning("venue refused something", venue=self.link.venue, reason=signal.reason)
+            return
+        if not names and len(request.streams) > 1:
+            # The venue does not say which one is bad: ask for each alone, so that the others are not hurt.
+            self._requests.pop(signal.request_id or 0, None)
+            for stream in request.streams:
+                self._queue("subscribe", (stream,))
+            return
+        for name in names or {s.name for s in request.streams}:
+            self._refuse(name, signal.reason)
+            request.waiting.discard(name)
+        rest = tuple(s for s in request.streams if s.name in request.waiting)
+        if signal.others_lost or not rest:
+            self._requests.pop(signal.request_id or 0, None)
+            if rest:
+                self._queue("subscribe", rest)
+        self._settle()
+
+    def _refuse(self, name: str, reason: str) -> None:
+        stream = self.streams.pop(name, None)
+        if stream is not None:
+            log.warning("subscription refused", venue=self.link.venue, stream=name, reason=reason)
+            self._notes.append(StreamRefused(self.carrier, stream, reason))
+
+    def _settle(self) -> None:
+        if not self._requests and self.flowing.is_set():
+            self.settled.set()
+
+    # --- speaking --------------------------------------------------------------------------------------
+
+    async def _speak(self, socket: Socket, subscribed: bool) -> None:
+        """Log in, subscribe, and later resubscribe, at the venue's pace."""
+        link, feed = self.link, self.link.feed
+        if feed.private and link.account is not None:
+            await self._log_in(socket, link.account)
+        if subscribed:
+            await link.emit(StreamsAccepted(self.carrier, tuple(self.streams.values())))
+        else:
+            for streams in requests([*feed.always, *self.streams.values()], feed.streams_per_request):
+                await self._ask(socket, "subscribe", streams)
+        async for what, streams in self._to_send:
+            await self._ask(socket, what, tuple(s for s in streams if s.name in self.streams))
+
+    async def _log_in(self, socket: Socket, account: Account) -> None:
+        link = self.link
+        frames = link.codec.login(link.feed, now_ns=link.now_ns(), account=account)
+        for frame in frames:
+            await socket.send(frame)
+        if frames:
+            try:
+                with trio.fail_after(LOGIN_S):
+                    await self._logged_in.wait()
+            except trio.TooSlowError:
+                raise ConnectError(
+                    f"no answer to the login within {LOGIN_S:.0f} s", venue=link.venue
+                ) from None
+
+    async def _ask(self, socket: Socket, what: str, streams: tuple[Stream, ...], tries: int = 1) -> None:
+        if not streams:
+            return
+        async with self._pace:
+            await self._send_request(socket, what, streams, tries)
+            await trio.sleep(self.link.feed.request_interval_s)
+
+    async def _send_request(self, socket: Socket, what: str, streams: tuple[Stream, ...], tries: int) -> None:
+        link, feed = self.link, self.link.feed
+        request_id = next(self._ids)
+        make = link.codec.subscribe if what == "subscribe" else link.codec.unsubscribe
+        frame = make(feed, streams, request_id=request_id, now_ns=link.now_ns(), account=link.account)
+        if what == "subscribe" and feed.ack is not Ack.NONE:
+            deadline = trio.current_time() + feed.ack_within_s
+            self._requests[request_id] = _Request(streams, {s.name for s in streams}, deadline, tries)
+        if link.tap is not None:
+            link.tap(">", link.url + self.path, frame.encode() if isinstance(frame, str) else frame)
+        await socket.send(frame)
+        if what == "subscribe" and feed.ack is Ack.NONE:
+            await link.emit(StreamsAccepted(self.carrier, streams))
+
+    # --- watching --------------------------------------------------------------------------------------
+
+    async def _watch(self, socket: Socket) -> None:
+        """Ping, and end the session when the connection is dead, silent or too old."""
+        feed = self.link.feed
+        born = trio.current_time()
+        # Jitter, so that the connections of one start do not all go at one time.
+        retire_at = born + feed.lifetime_s * random.uniform(0.95, 1.0) if feed.lifetime_s else float("inf")
+        ping_at = born + feed.ping_interval_s if feed.ping_interval_s else float("inf")
+        while True:
+            now = trio.current_time()
+            if now >= ping_at:
+                frame = self.link.codec.ping(feed, now_ns=self.link.now_ns())
+                # A ping that cannot be sent within the silence allowed means the same as no answer.
+                with trio.move_on_after(feed.silence_s):
+                    await (socket.ping() if frame is None else socket.send(frame))
+                ping_at = now + (feed.ping_interval_s or 0)
+            if now - self._last_frame > feed.silence_s:
+                raise StaleFeedError(
+                    f"no frame of any kind for {now - self._last_frame:.0f} s", venue=self.link.venue
+                )
+            if self._doomed:
+                raise StaleFeedError(self._doomed, venue=self.link.venue)
+            if now - self._last_data > self._patience_s and not self._requests and not self.flowing.is_set():
+                # All streams are accepted and none of them speaks: a dead route, or a very quiet market.
+                self.silent = True
+                raise StaleFeedError(
+                    f"subscriptions were accepted, but no data came for {now - self._last_data:.0f} s",
+                    venue=self.link.venue,
+                )
+            if now >= retire_at:
+                self.retiring.set()
+            await self._unanswered(socket, now)
+            await trio.sleep(1.0)
+
+    async def _unanswered(self, socket: Socket, now: float) -> None:
+        feed = self.link.feed
+        for request_id, request in list(self._requests.items()):
+            if now < request.deadline:
+                continue
+            del self._requests[request_id]
+            waiting = tuple(s for s in request.streams if s.name in request.waiting)
+            if request.tries >= SUBSCRIBE_TRIES and feed.ack is Ack.REQUEST and self.flowing.is_set():
+                log.warning("subscription not answered, but data flows", venue=self.link.venue)
+                self._notes.append(StreamsAccepted(self.carrier, waiting))
+                await self._tell()
+            elif request.tries >= SUBSCRIBE_TRIES:
+                for stream in waiting:
+                    self._refuse(stream.name, "the venue did not answer the subscription")
+                await self._tell()
+                if not self.streams:
+                    raise SubscriptionRejectedError("no subscription was answered", venue=self.link.venue)
+            else:
+                await self._ask(socket, "subscribe", waiting, request.tries + 1)
+        self._settle()
+
+
+def requests(streams: Sequence[Stream], size: int) -> Iterator[tuple[Stream, ...]]:
+    """Yield the streams in parts that may share a frame: of one group, and at most `size` each."""
+    groups: dict[str, list[Stream]] = {}
+    for stream in streams:
+        groups.setdefault(stream.group, []).append(stream)
+    for members in groups.values():
+        for start in range(0, len(members), size):
+            yield tuple(members[start : start + size])
