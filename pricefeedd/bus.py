@@ -35,6 +35,7 @@ class Topic:
         state: What may be believed of the topic now.
         count: Data messages so far.
         book: Returns the present book; None for other channels, and while there is no book.
+        readers: The mailboxes joined to it, in the order they came (a dict, so that leaving is quick).
     """
 
     __slots__ = (
@@ -61,7 +62,7 @@ class Topic:
         self.status: Message | None = None
         self.state = State.CONNECTING
         self.count = 0
-        self.readers: list[Mailbox] = []
+        self.readers: dict[Mailbox, None] = {}
         self.book: Callable[[], BookSnapshot | None] | None = None
 
 
@@ -102,15 +103,20 @@ class Bus:
     Attributes:
         epoch: One life of all streams: `seq` counts only within it.
         published: Messages so far.
+        changes: Counts up when a topic is made or dropped.
     """
 
     def __init__(self, epoch: str | None = None) -> None:
         self.epoch = epoch or secrets.token_hex(6)
         self.published = 0
+        self.changes = 0
         self._topics: dict[tuple[str, str, str], Topic] = {}
         self._by_name: dict[str, Topic] = {}
         self._flushers: dict[Mailbox, Callable[[], None]] = {}
-        self._patterns: dict[tuple[Mailbox, str], Pattern] = {}
+        self._patterns: dict[Mailbox, dict[str, Pattern]] = {}
+        # Who waits for a topic by its full name, and who by a pattern: a new topic asks only these.
+        self._exact: dict[str, dict[Mailbox, None]] = {}
+        self._wild: dict[Mailbox, dict[str, Pattern]] = {}
         self._dirty: list[Mailbox] = []
 
     def __iter__(self) -> Iterator[Topic]:
@@ -130,15 +136,18 @@ class Bus:
         if topic is None:
             topic = self._topics[key] = Topic(channel, venue, instrument)
             self._by_name[topic.name] = topic
-            for (mailbox, _), pattern in self._patterns.items():
-                if pattern.matches(topic) and mailbox not in topic.readers:
-                    topic.readers.append(mailbox)
+            self.changes += 1
+            topic.readers.update(self._exact.get(topic.name, {}))
+            for mailbox, patterns in self._wild.items():
+                if any(pattern.matches(topic) for pattern in patterns.values()):
+                    topic.readers[mailbox] = None
         return topic
 
     def drop(self, topic: Topic) -> None:
         """Forget a topic that is served no longer; its readers hear nothing more of it."""
         self._topics.pop((topic.channel, topic.venue, topic.instrument), None)
         self._by_name.pop(topic.name, None)
+        self.changes += 1
 
     # --- publishing -----------------------------------------------------------------------------------
 
@@ -191,35 +200,54 @@ class Bus:
 
     def subscribe(self, mailbox: Mailbox, pattern: Pattern) -> list[Topic]:
         """Join the mailbox to all topics of the pattern, now and in future; return those new to it."""
-        self._patterns[mailbox, pattern.text] = pattern
-        joined = []
-        for topic in self.match(pattern):
-            if mailbox not in topic.readers:
-                topic.readers.append(mailbox)
-                joined.append(topic)
+        self._patterns.setdefault(mailbox, {})[pattern.text] = pattern
+        if pattern.exact:
+            self._exact.setdefault(pattern.text, {})[mailbox] = None
+        else:
+            self._wild.setdefault(mailbox, {})[pattern.text] = pattern
+        joined = [topic for topic in self.match(pattern) if mailbox not in topic.readers]
+        for topic in joined:
+            topic.readers[mailbox] = None
         return joined
 
     def unsubscribe(self, mailbox: Mailbox, pattern: Pattern) -> list[Topic]:
         """Part the mailbox from the topics that no other pattern of it means; return those."""
-        if self._patterns.pop((mailbox, pattern.text), None) is None:
+        patterns = self._patterns.get(mailbox, {})
+        if patterns.pop(pattern.text, None) is None:
             return []
-        others = [p for (m, _), p in self._patterns.items() if m is mailbox]
+        self._forget_pattern(mailbox, pattern)
+        wild = self._wild.get(mailbox, {}).values()
         parted = []
         for topic in self.match(pattern):
-            if mailbox in topic.readers and not any(other.matches(topic) for other in others):
-                topic.readers.remove(mailbox)
-                mailbox.forget(topic.name)
+            if (
+                mailbox in topic.readers
+                and topic.name not in patterns
+                and not any(other.matches(topic) for other in wild)
+            ):
+                del topic.readers[mailbox]
                 parted.append(topic)
+        mailbox.forget(*(topic.name for topic in parted))
         return parted
+
+    def _forget_pattern(self, mailbox: Mailbox, pattern: Pattern) -> None:
+        if pattern.exact:
+            waiting = self._exact.get(pattern.text, {})
+            waiting.pop(mailbox, None)
+            if not waiting:
+                self._exact.pop(pattern.text, None)
+        else:
+            wild = self._wild.get(mailbox, {})
+            wild.pop(pattern.text, None)
+            if not wild:
+                self._wild.pop(mailbox, None)
 
     def leave(self, mailbox: Mailbox) -> None:
         """Forget a mailbox altogether."""
         self._flushers.pop(mailbox, None)
-        for key in [key for key in self._patterns if key[0] is mailbox]:
-            del self._patterns[key]
-        for topic in self._by_name.values():
-            if mailbox in topic.readers:
-                topic.readers.remove(mailbox)
+        for pattern in self._patterns.pop(mailbox, {}).values():
+            for topic in self.match(pattern):
+                topic.readers.pop(mailbox, None)
+            self._forget_pattern(mailbox, pattern)
 
     def book(self, name: str) -> Message | None:
         """Return the present book of a topic as a snapshot that stands at the topic's `seq`; None without one."""

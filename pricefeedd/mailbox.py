@@ -200,14 +200,17 @@ class Mailbox:
         self._event_bytes = self._book_bytes = 0
         return out
 
-    def forget(self, topic: str) -> None:
-        """Drop what waits for a topic: the reader unsubscribed it."""
-        self.fresh = [m for m in self.fresh if m.topic != topic]
-        for message in [m for m in self._waiting.values() if m.topic == topic]:
+    def forget(self, *topics: str) -> None:
+        """Drop what waits for the topics: the reader unsubscribed them."""
+        gone = set(topics)
+        if self.fresh:
+            self.fresh = [m for m in self.fresh if m.topic not in gone]
+        for message in [m for m in self._waiting.values() if m.topic in gone]:
             self._remove(message)
-        self._replaced.pop(topic, None)
-        self._dropped.pop(topic, None)
-        self._owed.pop(topic, None)
+        for topic in topics:
+            self._replaced.pop(topic, None)
+            self._dropped.pop(topic, None)
+            self._owed.pop(topic, None)
 
     def _keep(self, message: Message) -> None:
         lane = message.lane
