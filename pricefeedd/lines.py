@@ -130,7 +130,7 @@ class Line(Generic[E]):
 
     Attributes:
         state: What may be believed of it.
-        reason: Why.
+        reason: Why; None before readers were told anything.
         carriers: Connections that bring it now.
         count: Events that came in, duplicates too: signs of life.
         seen_ns: When one came last, to the second; None before the first.
@@ -142,7 +142,7 @@ class Line(Generic[E]):
         self.instrument = instrument
         self.context = context
         self.state = State.CONNECTING
-        self.reason = ""
+        self.reason: str | None = None
         self.carriers: set[int] = set()
         self.count = 0
         self.seen_ns: int | None = None

@@ -1,0 +1,251 @@
+"""The REST side of a venue: instruments, snapshots, and what a stream missed.
+
+Every request draws on the venue's rate budgets and obeys what the venue says of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+from urllib.parse import urlencode
+
+import attrs
+import structlog
+import trio
+
+from pricefeedd.breaker import Breaker
+from pricefeedd.errors import ConnectError, RateLimitedError, VenueError
+from pricefeedd.events import BookSnapshot, Candle, Event, Origin, Trade
+from pricefeedd.instruments import Instrument
+from pricefeedd.limits import Bucket, backoff
+from pricefeedd.lines import MAX_FILL_TRADES, Want, WantBook, WantCandles, WantTrades
+from pricefeedd.rest import HttpReply, HttpRequest, RestCall
+from pricefeedd.stats import MarketStats
+from pricefeedd.transport import Dialer
+from pricefeedd.venue import Venue
+
+log = structlog.get_logger("pricefeedd.backfill")
+
+T = TypeVar("T")
+
+REQUEST_S = 15.0
+#: Requests under way at once, per venue; more would only wait for the rate budget.
+AT_ONCE = 4
+#: An answer above this size is read in a thread, so that the loop stays free.
+THREAD_BYTES = 256 << 10
+#: A hole is asked for this often; then what is missing is told as missing.
+TRIES = 5
+
+RestTap = Callable[[str, HttpReply], None]
+
+
+@attrs.frozen
+class BookFetched:
+    """A snapshot that was wanted; None if it cannot be had for now."""
+
+    want: WantBook
+    book: BookSnapshot | None
+
+
+@attrs.frozen
+class TradesFetched:
+    """Trades that were wanted; none if they cannot be had."""
+
+    want: WantTrades
+    trades: Sequence[Trade]
+
+
+@attrs.frozen
+class CandlesFetched:
+    """Candles that were wanted; None if they cannot be had."""
+
+    want: WantCandles
+    candles: Sequence[Candle] | None
+
+
+Fetched = BookFetched | TradesFetched | CandlesFetched
+
+
+async def allowed(ask: Callable[[float], float]) -> None:
+    """Wait until a budget or a breaker says 0 instead of the seconds to wait."""
+    wait_s = ask(trio.current_time())
+    if wait_s > 0:
+        await trio.sleep(wait_s)
+        await allowed(ask)
+
+
+class RestClient:
+    """Sends a venue's requests within its budgets."""
+
+    def __init__(
+        self,
+        venue: Venue,
+        endpoints: Mapping[str, str],
+        *,
+        dialer: Dialer,
+        buckets: Mapping[str, Bucket],
+        breaker: Callable[[str], Breaker],
+        tap: RestTap | None = None,
+    ) -> None:
+        self._venue = venue
+        self._endpoints = endpoints
+        self._dialer = dialer
+        self._buckets = buckets
+        self._breaker = breaker
+        self._tap = tap
+        self._at_once = trio.CapacityLimiter(AT_ONCE)
+
+    async def fetch_all(self, call: RestCall[T], *, most: float = math.inf) -> list[T]:
+        """Return the items of all pages, in the venue's order, up to about `most` of them.
+
+        Raises:
+            VenueError: A page could not be had.
+        """
+        items: list[T] = []
+        next_call: RestCall[T] | None = call
+        while next_call is not None and len(items) < most:
+            reply = await self._send(next_call.request)
+            if len(reply.body) > THREAD_BYTES:
+                page = await trio.to_thread.run_sync(next_call.parse, reply)
+            else:
+                page = next_call.parse(reply)
+            items.extend(page.items)
+            next_call = page.next
+        return items
+
+    async def _send(self, request: HttpRequest) -> HttpReply:
+        base = self._endpoints[request.endpoint]
+        url = base.rstrip("/") + request.path
+        if request.params:
+            url += "?" + urlencode(request.params)
+        breaker = self._breaker(request.endpoint)
+        bucket = self._buckets.get(request.budget)
+        async with self._at_once:
+            await allowed(breaker.wait_s)
+            if bucket is not None:
+                await allowed(partial(bucket.take, request.cost))
+            try:
+                with trio.fail_after(REQUEST_S):
+                    reply = await self._dialer.fetch(
+                        request.method, url, headers=request.headers, body=request.body
+                    )
+            except trio.TooSlowError:
+                breaker.failure(trio.current_time())
+                raise ConnectError(
+                    f"no answer from {base} within {REQUEST_S:.0f} s", venue=self._venue.name
+                ) from None
+            except ConnectError:
+                breaker.failure(trio.current_time())
+                raise
+        if self._tap is not None:
+            self._tap(url, reply)
+        if reply.status < 500:
+            breaker.success()
+        else:
+            breaker.failure(trio.current_time())
+        try:
+            signal = self._venue.rest.examine(reply)
+        except RateLimitedError as e:
+            if bucket is not None:
+                bucket.stop(e.retry_after_s or 60.0, trio.current_time())
+            raise
+        if bucket is not None:
+            bucket.observe(signal)
+        return reply
+
+
+class Backfill:
+    """Fetches what the gates want, and delivers it to the venue's loop."""
+
+    def __init__(
+        self,
+        rest: RestClient,
+        venue: Venue,
+        *,
+        deliver: Callable[[str, Fetched], Awaitable[None]],
+        stats: Callable[[str], MarketStats],
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._rest = rest
+        self._venue = venue
+        self._deliver = deliver
+        self._stats = stats
+        self._now_ns = now_ns
+
+    async def fetch(self, market: str, want: Want, instrument: Instrument) -> None:
+        """Fetch what is wanted and deliver it, or that it cannot be had. Fails with nothing but Cancelled."""
+        match want:
+            case WantBook():
+                await self._deliver(market, BookFetched(want, await self._book(market, want, instrument)))
+            case WantTrades():
+                call = self._venue.rest.trades(
+                    instrument,
+                    after_id=want.after_id,
+                    before_id=want.before_id,
+                    from_ns=want.from_ns,
+                    to_ns=want.to_ns,
+                )
+                trades = await self._hole(market, instrument, "trade", call)
+                await self._deliver(market, TradesFetched(want, trades or ()))
+            case WantCandles():
+                candles_call = self._venue.rest.candles(instrument, want.start_ns, want.end_ns)
+                candles = await self._hole(market, instrument, "candle_1m", candles_call)
+                await self._deliver(market, CandlesFetched(want, candles))
+
+    async def _book(self, market: str, want: WantBook, instrument: Instrument) -> BookSnapshot | None:
+        call = self._venue.rest.book(instrument)
+        if call is None:
+            log.error(
+                "venue has no book snapshots by REST", venue=self._venue.name, instrument=instrument.name
+            )
+            await trio.sleep(60)
+            return None
+        if want.late:
+            # The snapshot lags behind the stream; each further one is given more time to catch up.
+            await trio.sleep(min(0.2 * 2**want.late, 10.0))
+        delays = backoff()
+        while True:
+            try:
+                found = await self._rest.fetch_all(call)
+            except VenueError as e:
+                self._failed(market, instrument, "book", e)
+                if not e.retry:
+                    await trio.sleep(60)
+                    return None
+                await trio.sleep(max(next(delays), e.retry_after_s or 0))
+            else:
+                return found[0] if found else None
+
+    async def _hole(
+        self, market: str, instrument: Instrument, channel: str, call: RestCall[T] | None
+    ) -> list[T] | None:
+        if call is None:
+            return None
+        delays = backoff()
+        for _ in range(TRIES):
+            try:
+                found = await self._rest.fetch_all(call, most=MAX_FILL_TRADES)
+            except VenueError as e:
+                self._failed(market, instrument, channel, e)
+                if not e.retry:
+                    return None
+                await trio.sleep(max(next(delays), e.retry_after_s or 0))
+            else:
+                self._stats(market).backfills += 1
+                for event in found:
+                    assert isinstance(event, Event), "holes are filled with events"
+                    event.origin = Origin.BACKFILL  # not shared with anybody yet
+                return found
+        return None
+
+    def _failed(self, market: str, instrument: Instrument, channel: str, error: VenueError) -> None:
+        self._stats(market).failed(str(error), self._now_ns())
+        log.warning(
+            "request failed",
+            venue=self._venue.name,
+            instrument=instrument.name,
+            channel=channel,
+            reason=str(error),
+        )
