@@ -82,7 +82,9 @@ class StreamRefused:
 
 Item = Batch | StreamsAccepted | StreamRefused
 
-Tap = Callable[[str, str, bytes], None]
+#: Given what happened (`open`, `<` received, `>` sent, `close`), the feed's name, the connection's number
+#: and the frame: for recordings.
+Tap = Callable[[str, str, int, bytes], None]
 
 
 @attrs.frozen(kw_only=True)
@@ -93,7 +95,7 @@ class Link:
         url: Base URL of the feed's endpoint.
         names: Our names by the venue's symbol.
         emit: Takes what the session says, and waits while there is no room.
-        tap: Given (direction, URL, payload) of each frame, for recordings; None for none.
+        tap: Sees each frame, for recordings; None for none.
     """
 
     venue: str
@@ -204,6 +206,8 @@ class Session:
         except HandshakeRefusedError as e:
             raise self._refused(e) from e
         link.stats.connections += 1
+        if link.tap is not None:
+            link.tap("open", feed.name, self.carrier, b"")
         self.opened = True
         self._last_frame = self._last_data = trio.current_time()
         try:
@@ -215,6 +219,8 @@ class Session:
                 )
         finally:
             link.stats.connections -= 1
+            if link.tap is not None:
+                link.tap("close", feed.name, self.carrier, b"")
             await socket.aclose()
 
     def _refused(self, error: HandshakeRefusedError) -> VenueError:
@@ -249,7 +255,7 @@ class Session:
             for frame in frames:
                 stats.bytes += len(frame)
                 if tap is not None:
-                    tap("<", link.url + self.path, frame)
+                    tap("<", feed.name, self.carrier, frame)
                 try:
                     said = decode(frame, feed=feed, names=names, received_ns=now_ns)
                 except DecodeError as e:
@@ -416,7 +422,7 @@ class Session:
             deadline = trio.current_time() + feed.ack_within_s
             self._requests[request_id] = _Request(streams, {s.name for s in streams}, deadline, tries)
         if link.tap is not None:
-            link.tap(">", link.url + self.path, frame.encode() if isinstance(frame, str) else frame)
+            link.tap(">", feed.name, self.carrier, frame.encode() if isinstance(frame, str) else frame)
         await socket.send(frame)
         if what == "subscribe" and feed.ack is Ack.NONE:
             await link.emit(StreamsAccepted(self.carrier, streams))

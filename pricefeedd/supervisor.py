@@ -6,7 +6,7 @@ Venue failures stop here. This module and `loader`, the two borders with plugin 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from pricefeedd.backfill import (
     RestClient,
     RestTap,
     TradesFetched,
+    allowed,
 )
 from pricefeedd.breaker import Breaker, Circuit
 from pricefeedd.bus import Bus
@@ -625,20 +626,18 @@ def _meant(instruments: InstrumentMap, spelling: str) -> list[Instrument]:
     return found
 
 
-async def supervise(
-    start: Callable[[], VenueRuntime],
-    running: Callable[[VenueRuntime], None],
-    *,
-    venue: str,
-) -> None:
-    """Run a venue for ever. What crashes it is logged and it is started again; nothing else is hurt."""
+async def supervise(run: Callable[[], Awaitable[None]], *, what: str, name: str) -> None:
+    """Run a plugin's part of the daemon; what crashes it is logged and it is started again.
+
+    Nothing else is hurt. It ends when `run` returns.
+    """
     delays = backoff(1.0, 300.0)
     while True:
         try:
-            runtime = start()
-            running(runtime)
-            await runtime.run()
+            await run()
         except Exception:
             delay = next(delays)
-            log.exception("venue crashed", venue=venue, delay_s=round(delay, 1))
+            log.exception("plugin crashed", what=what, name=name, delay_s=round(delay, 1))
             await trio.sleep(delay)
+        else:
+            return

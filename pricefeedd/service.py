@@ -1,0 +1,235 @@
+"""The nursery tree of the daemon: readers outlive sinks, sinks outlive venues.
+
+Shutdown goes the other way: venues are let go first, what they brought reaches sinks and readers, readers
+are told goodbye, and the listeners close last.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+import trio
+
+from pricefeedd import __version__, notify
+from pricefeedd.bus import Bus, Pattern
+from pricefeedd.config import Config
+from pricefeedd.errors import ServiceAwayError
+from pricefeedd.events import CHANNELS
+from pricefeedd.hookspecs import Delivery
+from pricefeedd.instruments import Directory
+from pricefeedd.loader import Plugins
+from pricefeedd.mailbox import Mailbox, Message
+from pricefeedd.session import Tap
+from pricefeedd.stats import Stats
+from pricefeedd.supervisor import RestTap, Surroundings, VenueRuntime, supervise
+from pricefeedd.transport import Dialer, NetworkDialer
+from pricefeedd.web.app import create_app
+from pricefeedd.web.listen import serve
+
+log = structlog.get_logger("pricefeedd.service")
+
+#: Everything must be over this long after SIGTERM; sinks get half of it to flush.
+SHUTDOWN_S = 10.0
+#: Bytes of events that wait for a sink in memory.
+SINK_BYTES = 16 << 20
+#: A venue whose loop did not turn for this long is stuck, and the systemd watchdog is not fed.
+STUCK_S = 15.0
+
+
+class SinkLanes:
+    """A sink's end of a mailbox."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._news = trio.Event()
+        self._ending = False
+        self.mailbox: Mailbox = bus.mailbox(limit_bytes=SINK_BYTES, flush=self.flush)
+        self.mailbox.lag()
+        for channel in CHANNELS:
+            bus.subscribe(self.mailbox, Pattern(f"{channel}:*:*"))
+
+    def flush(self) -> None:
+        """Wake the sink."""
+        self._news.set()
+
+    def end(self) -> None:
+        """Let the sink take what waits, and then no more."""
+        self._ending = True
+        self._bus.leave(self.mailbox)
+        self._news.set()
+
+    async def receive(self) -> Sequence[Delivery]:
+        """Wait until there is something, and return all of it in order."""
+        while True:
+            found = [m for m in self.mailbox.take() if isinstance(m, Message)]
+            if found:
+                await trio.lowlevel.checkpoint()
+                return found
+            if self._ending:
+                raise trio.EndOfChannel
+            await self._news.wait()
+            self._news = trio.Event()
+
+
+class Daemon:
+    """All parts of one running daemon, as the web edge and the tests see them."""
+
+    def __init__(
+        self,
+        config: Config,
+        plugins: Plugins,
+        *,
+        now_ns: Callable[[], int] = time.time_ns,
+        tap: Tap | None = None,
+        rest_tap: RestTap | None = None,
+    ) -> None:
+        self.config = config
+        self.plugins = plugins.records
+        self.now_ns = now_ns
+        self.bus = Bus()
+        self.directory = Directory()
+        self.stats = Stats(started_ns=now_ns())
+        self.runtimes: dict[str, VenueRuntime] = {}
+        self.binds: list[str] = []
+        self._loaded = plugins
+        self._tap = tap
+        self._rest_tap = rest_tap
+        self._stop = trio.Event()
+
+    @property
+    def epoch(self) -> str:
+        """One life of all streams."""
+        return self.bus.epoch
+
+    def stop(self) -> None:
+        """Begin to shut down."""
+        self._stop.set()
+
+    def describe(self) -> dict[str, Any]:
+        """Return facts for `/status`."""
+        return {
+            "version": __version__,
+            "venues": [runtime.describe() for runtime in self.runtimes.values()],
+            "sinks": sorted(self.config.sinks),
+        }
+
+    async def run(
+        self,
+        *,
+        dialer: Dialer | None = None,
+        signals: bool = False,
+        task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until stopped.
+
+        Args:
+            dialer: What reaches venues; the network by default.
+            signals: Stop on SIGTERM and SIGINT, and look at the configuration on SIGHUP.
+
+        Raises:
+            OSError: A listener's address is taken.
+        """
+        app = create_app(self)
+        async with trio.open_nursery() as serving:
+            stop_web = trio.Event()
+            self.binds = await serving.start(_serve, self, app, stop_web)
+            async with trio.open_nursery() as sinking:
+                lanes = [self._begin_sink(name, sinking) for name in self.config.sinks]
+                async with trio.open_nursery() as sourcing:
+                    sourcing.start_soon(self._until_stopped, sourcing.cancel_scope, name="stop")
+                    if signals:
+                        sourcing.start_soon(self._signals, name="signals")
+                    sourcing.start_soon(self._watchdog, name="watchdog")
+                    sourcing.start_soon(self._source, dialer, name="venues")
+                    gc.collect()
+                    gc.freeze()
+                    task_status.started(self.binds)
+                    notify.ready(f"serving on {', '.join(self.binds)}")
+                    log.info("serving", binds=self.binds, version=__version__, epoch=self.epoch)
+                notify.stopping()
+                log.info("stopping")
+                for lane in lanes:
+                    lane.end()
+                sinking.cancel_scope.deadline = trio.current_time() + SHUTDOWN_S / 2
+            stop_web.set()
+        log.info("stopped")
+
+    async def _source(self, dialer: Dialer | None) -> None:
+        """Run all venues."""
+        async with NetworkDialer(now_ns=self.now_ns) as network:
+            around = Surroundings(
+                bus=self.bus,
+                directory=self.directory,
+                stats=self.stats,
+                dialer=dialer or network,
+                now_ns=self.now_ns,
+                tap=self._tap,
+                rest_tap=self._rest_tap,
+            )
+            async with trio.open_nursery() as nursery:
+                for name in self.config.venues:
+                    run = partial(self._run_venue, name, around)
+                    nursery.start_soon(partial(supervise, run, what="venue", name=name), name=f"venue:{name}")
+
+    async def _run_venue(self, name: str, around: Surroundings) -> None:
+        config = self.config.venues[name]
+        runtime = VenueRuntime(self._loaded.venues[config.plugin or name], config, around)
+        self.runtimes[name] = runtime
+        await runtime.run()
+
+    def _begin_sink(self, name: str, nursery: trio.Nursery) -> SinkLanes:
+        config = self.config.sinks[name]
+        sink = self._loaded.sinks[config.plugin or name]
+        lanes = SinkLanes(self.bus)
+        run = partial(sink.run, config.settings, lanes)
+        nursery.start_soon(partial(supervise, run, what="sink", name=name), name=f"sink:{name}")
+        return lanes
+
+    async def _until_stopped(self, scope: trio.CancelScope) -> None:
+        await self._stop.wait()
+        scope.cancel()
+
+    async def _signals(self) -> None:
+        wanted = [signal.SIGTERM, signal.SIGINT]
+        hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+        if hangup is not None:
+            wanted.append(hangup)
+        with trio.open_signal_receiver(*wanted) as received:
+            async for number in received:
+                if number == hangup:
+                    log.warning("SIGHUP changes nothing while running; restart to apply a new configuration")
+                    continue
+                log.info("signal", signal=signal.Signals(number).name)
+                self.stop()
+
+    async def _watchdog(self) -> None:
+        """Feed systemd's watchdog while every venue's loop turns."""
+        interval_s = notify.watchdog_interval_s()
+        if interval_s is None:
+            return
+        while True:
+            now = trio.current_time()
+            stuck = [name for name, r in self.runtimes.items() if now - r.last_turn > STUCK_S]
+            if stuck:
+                log.error("venue loop is stuck", venues=stuck)
+            else:
+                notify.watchdog()
+            await trio.sleep(interval_s / 2)
+
+
+async def _serve(
+    daemon: Daemon, app: Any, stop: trio.Event, *, task_status: trio.TaskStatus[list[str]]
+) -> None:
+    try:
+        await serve(app, daemon.config.web, shutdown=stop.wait, task_status=task_status)
+    except OSError as e:
+        listen = ", ".join(daemon.config.web.listen)
+        raise ServiceAwayError(
+            f"cannot listen on {listen}: {e.strerror or e}; is pricefeedd running already?"
+        ) from e
