@@ -31,6 +31,7 @@ class Fault:
         times: How many more times it acts; None without end.
         hits: How often it acted.
         seconds: How long it delays; None until it is lifted.
+        held: Messages kept back for reordering, by socket.
     """
 
     kind: str
@@ -43,7 +44,7 @@ class Fault:
     response: Response | None = None
     lifted: trio.Event = attrs.field(factory=trio.Event, repr=False)
     _faults: Faults = attrs.field(repr=False, alias="faults")
-    _held: dict[Socket, str | bytes] = attrs.field(factory=dict, repr=False, init=False)
+    held: dict[Socket, str | bytes] = attrs.field(factory=dict, repr=False, init=False)
 
     def lift(self) -> None:
         """End the fault; who waits because of it goes on."""
@@ -69,13 +70,19 @@ class Fault:
             return self.match in stream
         return self.match(stream, message)
 
+    def release(self) -> list[tuple[Socket, str | bytes]]:
+        """Return the messages kept back for reordering, and keep them no longer."""
+        held = list(self.held.items())
+        self.held.clear()
+        return held
+
     def hit(self) -> None:
-        """Count that it acted; the last of its times ends it."""
+        """Count that it acted; after the last of its times it acts no more, but whom it delays still waits."""
         self.hits += 1
         if self.times is not None:
             self.times -= 1
             if self.times <= 0:
-                self.lift()
+                self._faults.retire(self)
 
     async def delay(self) -> None:
         """Wait as long as it says, or until it is lifted."""
@@ -219,11 +226,17 @@ class Faults:
         self._changed.unpark_all()
         return fault
 
-    def lift(self, fault: Fault) -> None:
-        """End one fault; lifting it twice does no harm."""
+    def retire(self, fault: Fault) -> None:
+        """Let a fault act no more."""
         found = self._active.get(fault.kind, [])
         if fault in found:
             found.remove(fault)
+
+    def lift(self, fault: Fault) -> None:
+        """End one fault and release what it holds; lifting it twice does no harm."""
+        self.retire(fault)
+        for socket, message in fault.release():
+            socket.send(message)
         fault.lifted.set()
         self._changed.unpark_all()
 
@@ -303,18 +316,18 @@ class Faults:
     ) -> list[str | bytes]:
         result: list[str | bytes] = []
         for message in messages:
-            if not fault.picks(stream, message) or fault.lifted.is_set():
+            if fault.times == 0 or not fault.picks(stream, message):
                 result.append(message)
             elif fault.kind == "drop":
                 fault.hit()
             elif fault.kind == "duplicate":
                 fault.hit()
                 result += [message, message]
-            elif socket in fault._held:
-                result += [message, fault._held.pop(socket)]
+            elif socket in fault.held:
+                result += [message, fault.held.pop(socket)]
                 fault.hit()
             else:
-                fault._held[socket] = message
+                fault.held[socket] = message
         return result
 
     async def hold(self, socket: Socket) -> None:

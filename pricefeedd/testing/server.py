@@ -137,6 +137,7 @@ class Socket:
 
     Attributes:
         request: The request that opened it.
+        greeting: Head of the answer, sent when it runs: who has seen it is among the venue's sockets.
         scope: The part of the venue that it belongs to, set by the venue's `on_open`.
         subscriptions: Names subscribed, in order.
         memo: For the venue's own notes.
@@ -146,6 +147,7 @@ class Socket:
     def __init__(self, connection: Connection, request: Request, pacing: Pacing) -> None:
         self.connection = connection
         self.request = request
+        self.greeting = b""
         self.scope = ""
         self.subscriptions: dict[str, None] = {}
         self.memo: dict[str, object] = {}
@@ -229,6 +231,7 @@ class Socket:
             on_frame: Told `text`, `binary`, `ping` or `pong` for each message of the client.
         """
         try:
+            await self.connection.stream.send_all(self.greeting)
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._write, nursery.cancel_scope, name=f"write:{self.path}")
@@ -421,10 +424,12 @@ async def _serve(connection: Connection, app: App) -> None:
             await _respond(connection.stream, conn, attrs.evolve(denial, events=False), close=True)
             return
         response = await app.http(request)
-        await _respond(connection.stream, conn, response)
         if response.events:
-            await app.serve_socket(EventStream(connection, request, app.pacing, conn))
+            socket = EventStream(connection, request, app.pacing, conn)
+            socket.greeting = _head(conn, response)
+            await app.serve_socket(socket)
             return
+        await _respond(connection.stream, conn, response)
         if conn.our_state is h11.MUST_CLOSE:
             return
         conn.start_next_cycle()
@@ -463,6 +468,13 @@ async def _read_request(
 async def _respond(
     stream: trio.abc.HalfCloseableStream, conn: h11.Connection, response: Response, *, close: bool = False
 ) -> None:
+    data = _head(conn, response, close=close)
+    data += conn.send(h11.Data(data=response.body)) or b""
+    data += conn.send(h11.EndOfMessage()) or b""
+    await stream.send_all(data)
+
+
+def _head(conn: h11.Connection, response: Response, *, close: bool = False) -> bytes:
     headers = {name.lower(): value for name, value in response.headers.items()}
     if response.events:
         headers.setdefault("content-type", "text/event-stream")
@@ -471,11 +483,7 @@ async def _respond(
         headers["content-length"] = str(len(response.body))
     if close:
         headers["connection"] = "close"
-    data = conn.send(h11.Response(status_code=response.status, headers=list(headers.items()))) or b""
-    if not response.events:
-        data += conn.send(h11.Data(data=response.body)) or b""
-        data += conn.send(h11.EndOfMessage()) or b""
-    await stream.send_all(data)
+    return conn.send(h11.Response(status_code=response.status, headers=list(headers.items()))) or b""
 
 
 async def _serve_websocket(
@@ -493,7 +501,8 @@ async def _serve_websocket(
         return
     handshake = next(ws.events())
     assert isinstance(handshake, UpgradeRequest), "a handshake begins with its request"
-    await connection.stream.send_all(ws.send(AcceptConnection()))
+    socket = WebSocket(connection, request, app.pacing, ws)
+    socket.greeting = ws.send(AcceptConnection())
     if early:
         ws.receive_data(early)
-    await app.serve_socket(WebSocket(connection, request, app.pacing, ws))
+    await app.serve_socket(socket)

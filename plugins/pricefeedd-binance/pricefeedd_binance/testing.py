@@ -38,6 +38,13 @@ _API = {"spot": "/api/v3", "linear": "/fapi/v1", "inverse": "/dapi/v1"}
 #: https://developers.binance.com/docs/derivatives/usds-margined-futures/websocket-market-streams
 _PUBLIC = ("@depth", "@bookTicker", "@trade", "@rpiDepth")
 
+#: The delta streams besides `@depth@100ms`, with their pace: spot 1000 ms, futures 250 and 500 ms.
+_SLOW_DEPTHS = {
+    "spot": (("depth", 1_000_000_000),),
+    "linear": (("depth", 250_000_000), ("depth@500ms", 500_000_000)),
+    "inverse": (("depth", 250_000_000), ("depth@500ms", 500_000_000)),
+}
+
 _FUTURES_DEPTHS = (5, 10, 20, 50, 100, 500, 1000)
 _DAY_S = 86_400.0
 
@@ -51,6 +58,41 @@ class _Weights:
     used: int = 0
     refused: int = 0
     banned_until_ns: int = 0
+
+
+class _Joined:
+    """Deltas on their way to become one.
+
+    Attributes:
+        told_ns: When the last one was sent.
+    """
+
+    def __init__(self, told_ns: int, previous: int) -> None:
+        self.told_ns = told_ns
+        self._previous = previous
+        self._first: int | None = None
+        self._bids: dict[str, str] = {}
+        self._asks: dict[str, str] = {}
+
+    def add(self, event: SimDelta) -> None:
+        """Take one more; newer sizes replace older ones."""
+        if self._first is None:
+            self._first = event.first
+        self._bids |= dict(event.bids)
+        self._asks |= dict(event.asks)
+
+    def take(self, event: SimDelta) -> SimDelta:
+        """Return all of them up to `event`, and begin anew."""
+        joined = attrs.evolve(
+            event,
+            first=event.first if self._first is None else self._first,
+            previous=self._previous,
+            bids=tuple(self._bids.items()),
+            asks=tuple(self._asks.items()),
+        )
+        self.told_ns, self._previous, self._first = event.time_ns, event.last, None
+        self._bids, self._asks = {}, {}
+        return joined
 
 
 class BinanceFake(FakeVenue):
@@ -88,6 +130,7 @@ class BinanceFake(FakeVenue):
         self._names = {
             (listing.market, symbol_of(listing)): name for name, listing in self.market.listings.items()
         }
+        self._joined: dict[str, _Joined] = {}
         self._history_minutes = history_minutes
         self._begun = False
 
@@ -149,6 +192,8 @@ class BinanceFake(FakeVenue):
                 publish("bookTicker", lambda: words.book_ticker(event, now_ms))
             case SimDelta():
                 publish("depth@100ms", lambda: words.depth(event, now_ms))
+                for kind, pace_ns in _SLOW_DEPTHS[market]:
+                    self._slowly(words, kind, pace_ns, event, now_ms)
                 for levels in (5, 10, 20):
                     publish(
                         f"depth{levels}@100ms", functools.partial(self._partial, words, levels, event, now_ms)
@@ -162,6 +207,21 @@ class BinanceFake(FakeVenue):
                 publish("markPrice", lambda: words.mark_price(event, now_ms))
             case SimLiquidation():
                 publish("forceOrder", lambda: words.force_order(event, now_ms))
+
+    def _slowly(self, words: Words, kind: str, pace_ns: int, event: SimDelta, now_ms: int) -> None:
+        """Publish a slower delta stream, which joins what happened meanwhile and has a chain of its own."""
+        stream = f"{words.stream_symbol}@{kind}"
+        scope = _scope(words.listing.market, stream)
+        if not self.wanted(stream, scope=scope):
+            self._joined.pop(stream + scope, None)
+            return
+        joined = self._joined.get(stream + scope)
+        if joined is None:
+            # Begun a moment ago: the first message carries what came since the chain's last one.
+            joined = self._joined[stream + scope] = _Joined(event.time_ns, event.previous)
+        joined.add(event)
+        if event.time_ns - joined.told_ns >= pace_ns:
+            self.publish(stream, words.depth(joined.take(event), now_ms), scope=scope)
 
     def _partial(self, words: Words, levels: int, event: SimDelta, now_ms: int) -> dict[str, Any]:
         bids, asks = self.market.book(event.name, levels)
