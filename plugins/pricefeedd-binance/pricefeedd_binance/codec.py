@@ -11,7 +11,6 @@ https://developers.binance.com/docs/derivatives/coin-margined-futures/websocket-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import orjson
@@ -24,7 +23,8 @@ from pricefeedd.venue import Account, Feed
 
 VENUE = "binance"
 
-#: Bound on names in this module: enum members cost 40 ns to look up on their class, and trades are many.
+#: Names of this module, because looking things up on other modules and on enums is felt at this rate.
+_loads = orjson.loads
 _BUY = Side.BUY
 _SELL = Side.SELL
 _SIDES = {"BUY": _BUY, "SELL": _SELL}
@@ -57,6 +57,9 @@ _DEPTH = {
     "spot": {100: "depth@100ms", 250: "depth", 500: "depth", 1000: "depth"},
     "futures": {100: "depth@100ms", 250: "depth", 500: "depth@500ms", 1000: "depth@500ms"},
 }
+
+#: All that a price or a size is written with.
+_DECIMAL = b"0123456789."
 
 #: What `decode` may meet in bytes that are not what the venue documents.
 _BAD_FRAME = (KeyError, TypeError, ValueError, AttributeError)
@@ -128,10 +131,9 @@ class BinanceCodec(BaseCodec):
             DecodeError: The frame is not JSON, or lacks what the pages above promise.
         """
         try:
-            message = orjson.loads(frame)
+            message = _loads(frame)
             if "stream" in message:
-                stream = message["stream"]
-                read = _READERS.get(stream[stream.find("@") + 1 :])
+                read = _READERS.get(message["stream"].split("@", 1)[-1])
                 return () if read is None else read(message["data"], feed, names, received_ns)
             return _control(message)
         except _BAD_FRAME as e:
@@ -280,10 +282,8 @@ def _mark_price(data: Any, feed: Feed, names: Mapping[str, str], received_ns: in
     if name is None:
         return ()
     mark, index, rate, next_funding = data["p"], data["i"], data["r"], data["T"]
-    _decimals(mark, index)
     # Dated contracts have no funding: "" and 0 stand for nothing.
-    if rate:
-        _decimals(rate.removeprefix("-"))
+    _decimals(mark, index or "0", rate.removeprefix("-") or "0")
     return (
         Ticker(
             venue=VENUE,
@@ -291,7 +291,7 @@ def _mark_price(data: Any, feed: Feed, names: Mapping[str, str], received_ns: in
             venue_time_ns=_ns(data["E"]),
             received_ns=received_ns,
             mark_price=mark,
-            index_price=index,
+            index_price=index or None,
             funding_rate=rate or None,
             next_funding_ns=_ns(next_funding) or None,
             partial=True,
@@ -328,21 +328,21 @@ def _candle(data: Any, feed: Feed, names: Mapping[str, str], received_ns: int) -
     )
 
 
-def read_levels(rows: Any) -> list[Sequence[str]]:
-    """Return the rows of a book as they are, once they prove to be pairs of decimal texts.
+def check_levels(bids: Any, asks: Any) -> None:
+    """Require two lists of pairs of decimal texts, as the sides of a book are.
 
-    One pass over all texts at once: checking them one by one costs more than parsing the frame.
+    All texts are checked at once: one by one that costs more than parsing the frame.
 
     Raises:
         TypeError, ValueError: They are not.
     """
-    if type(rows) is not list:
-        raise TypeError("levels are not a list")
-    if rows:
-        texts = [*chain.from_iterable(rows)]
-        if set(map(len, rows)) != {2} or not all(texts) or not "".join(texts).replace(".", "").isdecimal():
-            raise ValueError("levels are not pairs of decimal texts")
-    return rows
+    if type(bids) is not list or type(asks) is not list:
+        raise TypeError("the levels are not lists")
+    rows = bids + asks
+    # The unpacking requires pairs, the join requires texts.
+    texts = [price + size for price, size in rows if price and size]
+    if len(texts) != len(rows) or "".join(texts).encode().translate(None, _DECIMAL):
+        raise ValueError("the levels are not pairs of decimal texts")
 
 
 def _book(data: Any, feed: Feed, names: Mapping[str, str], received_ns: int) -> Sequence[Event]:
@@ -356,6 +356,8 @@ def _book(data: Any, feed: Feed, names: Mapping[str, str], received_ns: int) -> 
         or (previous is not None and type(previous) is not int)
     ):
         raise TypeError("U, u or pu is not an update id")
+    bids, asks = data["b"], data["a"]
+    check_levels(bids, asks)
     time_ms = data.get("T")
     return (
         BookDelta(
@@ -363,8 +365,8 @@ def _book(data: Any, feed: Feed, names: Mapping[str, str], received_ns: int) -> 
             instrument=name,
             venue_time_ns=_ns(data["E"] if time_ms is None else time_ms),
             received_ns=received_ns,
-            bids=read_levels(data["b"]),
-            asks=read_levels(data["a"]),
+            bids=bids,
+            asks=asks,
             sequence=last,
             first_sequence=first,
             previous_sequence=previous,

@@ -32,7 +32,7 @@ from pricefeedd.rest import (
     raise_for_status,
     retry_after_s,
 )
-from pricefeedd_binance.codec import VENUE, read_levels, read_trade
+from pricefeedd_binance.codec import VENUE, check_levels, read_trade
 from pricefeedd_binance.listing import read_instruments
 
 T = TypeVar("T")
@@ -251,14 +251,16 @@ def _text(value: Any) -> str:
 
 def _read_book(instrument: Instrument, reply: HttpReply) -> Page[BookSnapshot]:
     body = reply.json()
+    bids, asks = body["bids"], body["asks"]
+    check_levels(bids, asks)
     time_ms = body.get("T")  # futures only
     snapshot = BookSnapshot(
         venue=VENUE,
         instrument=instrument.name,
         venue_time_ns=None if time_ms is None else _int(time_ms) * _MS,
         received_ns=reply.received_ns,
-        bids=read_levels(body["bids"]),
-        asks=read_levels(body["asks"]),
+        bids=bids,
+        asks=asks,
         sequence=_int(body["lastUpdateId"]),
     )
     return Page(items=(snapshot,))
