@@ -1,0 +1,5 @@
+"""`python -m pricefeedd.cli` is `pricefeedd`."""
+
+from pricefeedd.cli import main
+
+main()

@@ -1,0 +1,109 @@
+"""Running the daemon, and looking at what it would run with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+import trio
+
+from pricefeedd.cli import show
+from pricefeedd.config import Config, find_file, load
+from pricefeedd.errors import ConfigError
+from pricefeedd.loader import Plugins, load_plugins
+
+config_option = click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    help="The TOML file; else ./pricefeedd.toml, else /etc/pricefeedd/pricefeedd.toml.",
+)
+
+
+def read_config(path: Path | None, plugins: Plugins) -> tuple[Config, str]:
+    """Return the configuration and where it came from.
+
+    Raises:
+        ConfigError: It cannot be used, or there is none.
+        PluginError: It asks for a plugin that is broken.
+    """
+    found = find_file(path)
+    if found is None:
+        raise ConfigError(
+            [
+                "no file found: write ./pricefeedd.toml (see pricefeedd.toml.example), or name one with --config"
+            ]
+        )
+    config = load(
+        found,
+        venues=plugins.venues,
+        sinks=plugins.sinks,
+        electors=plugins.electors,
+        environ=os.environ,
+        records=plugins.records,
+    )
+    return config, str(found)
+
+
+@click.command()
+@config_option
+@click.option("--listen", help="HOST:PORT, unix:/PATH or fd://N, in place of [web] listen.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+def run(path: Path | None, listen: str | None, log_level: str | None) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C."""
+    from pricefeedd import logs
+    from pricefeedd.service import Daemon
+
+    if listen is not None:
+        os.environ["PRICEFEEDD__WEB__LISTEN"] = f'["{listen}"]'
+    if log_level is not None:
+        os.environ["PRICEFEEDD__LOGGING__LEVEL"] = log_level
+    plugins = load_plugins()
+    config, _ = read_config(path, plugins)
+    logs.configure(config.logging.level, config.logging.format)
+
+    async def serve() -> None:
+        await Daemon(config, plugins).run(signals=True)
+
+    trio.run(serve)
+
+
+@click.command()
+@config_option
+@click.option("--diff", "other", type=click.Path(path_type=Path), help="Show what changes against this file.")
+def check(path: Path | None, other: Path | None) -> None:
+    """Check the configuration: all mistakes at once, each with its place and a way out."""
+    from pricefeedd.config import diff
+
+    plugins = load_plugins()
+    config, source = read_config(path, plugins)
+    if other is not None:
+        before, _ = read_config(other, plugins)
+        for change in diff(before, config):
+            click.echo(change)
+        return
+    topics = sum(len(s.instruments) * len(s.channels) for v in config.venues.values() for s in v.subscribe)
+    click.echo(f"{source}: ok ({len(config.venues)} venues, {topics} topics, {len(config.sinks)} sinks)")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True)
+def plugins(as_json: bool) -> None:
+    """Show what was found, loaded, or broken, and why."""
+    rows = [
+        {
+            "plugin": record.name,
+            "distribution": f"{record.distribution} {record.version}",
+            "status": record.status,
+            "provides": ", ".join(record.provides),
+            "reason": record.reason,
+        }
+        for record in load_plugins().records
+    ]
+    if as_json:
+        import orjson
+
+        click.echo(orjson.dumps(rows).decode())
+    else:
+        show(rows)
