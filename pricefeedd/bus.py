@@ -31,6 +31,7 @@ class Topic:
     Attributes:
         seq: Number of the newest message; 0 before the first.
         last: The newest data message (for books: None, see `book`).
+        newest: The newest message of any kind.
         status: The newest status message.
         state: What may be believed of the topic now.
         count: Data messages so far.
@@ -45,6 +46,7 @@ class Topic:
         "instrument",
         "last",
         "name",
+        "newest",
         "readers",
         "seq",
         "state",
@@ -59,6 +61,7 @@ class Topic:
         self.instrument = instrument
         self.seq = 0
         self.last: Message | None = None
+        self.newest: Message | None = None
         self.status: Message | None = None
         self.state = State.CONNECTING
         self.count = 0
@@ -159,7 +162,7 @@ class Bus:
             topic = topics.get(key) or self.topic(*key)
             seq = topic.seq = topic.seq + 1
             self.published += 1
-            message = Message(topic.name, seq, event)
+            message = topic.newest = Message(topic.name, seq, event)
             if type(event) is Status:
                 topic.status = message
                 topic.state = event.state
@@ -258,11 +261,17 @@ class Bus:
         return None if snapshot is None else Message(topic.name, topic.seq, snapshot)
 
     def latest(self, topic: Topic) -> list[Message]:
-        """Return what a new reader must see first: the status unless live, then the newest data or the book."""
-        first = []
+        """Return what a new reader must see first, in the stream's own order.
+
+        That is the newest data or the book, the status unless live, and whatever else came last: the reader
+        then stands at the topic's `seq`, and the next message is the one after it.
+        """
+        data = self.book(topic.name) if topic.book is not None else topic.last
+        first = [] if data is None else [data]
         if topic.status is not None and topic.state is not State.LIVE:
             first.append(topic.status)
-        data = self.book(topic.name) if topic.book is not None else topic.last
-        if data is not None:
-            first.append(data)
-        return first
+        newest = topic.newest
+        behind = newest is not None and (data is None or newest.seq > data.seq)
+        if newest is not None and behind and newest.lane is not Lane.BOOK and newest not in first:
+            first.append(newest)
+        return sorted(first, key=lambda message: message.seq)

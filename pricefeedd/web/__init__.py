@@ -1,0 +1,1 @@
+"""The edge: what pricefeedd serves over HTTP and WebSocket."""

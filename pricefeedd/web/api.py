@@ -1,0 +1,200 @@
+"""HTTP: health, readiness, status, feeds, metrics and the status page."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from itertools import islice
+from typing import Any
+
+import orjson
+from quart import Quart, Response, request
+
+from pricefeedd import __version__, wire
+from pricefeedd.bus import Topic
+from pricefeedd.events import Candle, Event, Price, Quote, Ticker, Trade
+from pricefeedd.web import page
+from pricefeedd.web.daemon import Daemon
+from pricefeedd.web.health import Readiness, iso, readiness
+from pricefeedd.web.metrics import Metrics
+
+
+def respond(body: object, status: int = 200) -> Response:
+    """Return a JSON response."""
+    return Response(orjson.dumps(body, default=str), status, content_type="application/json")
+
+
+def summary(event: Event | None) -> str:
+    """Return the one value of an event that tells most, for people."""
+    if isinstance(event, Trade | Price):
+        return event.price
+    if isinstance(event, Quote):
+        return f"{event.bid_price or '-'} / {event.ask_price or '-'}"
+    if isinstance(event, Candle):
+        return event.close
+    if isinstance(event, Ticker):
+        return event.last or event.mark_price or ""
+    return ""
+
+
+def _age_s(topic: Topic, now_ns: int) -> float | None:
+    return None if topic.newest is None else max(0.0, (now_ns - topic.newest.event.received_ns) / 1e9)
+
+
+def feed(topic: Topic, now_ns: int) -> dict[str, Any]:
+    """Return what `/feeds` says of a topic; `age_s` is the time since its newest message.
+
+    A book has no `last`: to make one for a list costs too much, and `get` on the WebSocket brings it.
+    """
+    event = None if topic.last is None else topic.last.event
+    age_s = _age_s(topic, now_ns)
+    return {
+        "topic": topic.name,
+        "channel": topic.channel,
+        "venue": topic.venue,
+        "instrument": topic.instrument,
+        "state": topic.state,
+        "seq": topic.seq,
+        "messages": topic.count,
+        "readers": len(topic.readers),
+        "age_s": None if age_s is None else round(age_s, 3),
+        "last": None if event is None else wire.data_of(event),
+    }
+
+
+class Api:
+    """The handlers, over one daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._metrics = Metrics(daemon)
+
+    def add_routes(self, app: Quart) -> None:
+        """Add all paths to the app."""
+        app.add_url_rule("/", "page", self.page)
+        app.add_url_rule("/health", "health", self.health)
+        app.add_url_rule("/ready", "ready", self.ready)
+        app.add_url_rule("/status", "status", self.status)
+        app.add_url_rule("/feeds", "feeds", self.feeds)
+        app.add_url_rule("/metrics", "metrics", self.metrics)
+
+    def _readiness(self) -> Readiness:
+        stats = self._daemon.stats
+        standby = self._daemon.describe().get("leader") is False
+        return readiness(stats, now_ns=self._daemon.now_ns(), started_ns=stats.started_ns, standby=standby)
+
+    async def health(self) -> Response:
+        """Say that the process serves."""
+        return respond({"status": "healthy", "timestamp": iso(self._daemon.now_ns())})
+
+    async def ready(self) -> Response:
+        """Say whether clients should be sent here."""
+        found = self._readiness()
+        body = {
+            "status": "ready" if found.ready else "not ready",
+            "timestamp": iso(self._daemon.now_ns()),
+            "reasons": found.reasons,
+            "venues": found.venues,
+        }
+        return respond(body, 200 if found.ready else 503)
+
+    async def status(self) -> Response:
+        """Tell an operator everything."""
+        daemon = self._daemon
+        now_ns, stats, found = daemon.now_ns(), daemon.stats, self._readiness()
+        readers = stats.readers
+        states: dict[str, int] = {}
+        for topic in daemon.bus:
+            states[topic.state] = states.get(topic.state, 0) + 1
+        body = {
+            "version": __version__,
+            "timestamp": iso(now_ns),
+            "started": iso(stats.started_ns),
+            "uptime_s": round((now_ns - stats.started_ns) / 1e9, 3),
+            "epoch": daemon.epoch,
+            "ready": found.ready,
+            "reasons": found.reasons,
+            "venues": {
+                venue: {
+                    market: facts | _details(self._daemon, venue, market) for market, facts in markets.items()
+                }
+                for venue, markets in found.venues.items()
+            },
+            "topics": {"total": len(daemon.bus), "states": states, "published": daemon.bus.published},
+            "clients": {
+                "connected": readers.connected,
+                "accepted": readers.accepted,
+                "closed": {str(code): count for code, count in readers.closed.items()},
+                "frames": readers.frames,
+                "conflated": readers.conflated,
+                "lost": readers.lost,
+            },
+            "plugins": [
+                {"name": p.name, "status": str(getattr(p.status, "value", p.status)), "reason": p.reason}
+                for p in daemon.plugins
+            ],
+            "memory": {"peak_rss_bytes": _peak_rss_bytes()},
+        }
+        return respond(dict(daemon.describe()) | body)
+
+    async def feeds(self) -> Response:
+        """List the topics served. `?channel=`, `?venue=` and `?instrument=` choose among them."""
+        unknown = [name for name in request.args if name not in ("channel", "venue", "instrument", "api_key")]
+        if unknown:
+            problem = f"unknown parameter {unknown[0][:40]!r}; known: channel, venue, instrument"
+            return respond({"error": problem, "code": "BAD_REQUEST"}, 400)
+        wanted = {n: v for n in ("channel", "venue", "instrument") if (v := request.args.get(n)) is not None}
+        bus, now_ns = self._daemon.bus, self._daemon.now_ns()
+        rows = [
+            feed(topic, now_ns)
+            for topic in bus
+            if all(getattr(topic, name) == value for name, value in wanted.items())
+        ]
+        return respond({"epoch": self._daemon.epoch, "total": len(rows), "feeds": rows})
+
+    async def metrics(self) -> Response:
+        """Expose the counts to Prometheus, as OpenMetrics where it asks for that."""
+        body, content_type = self._metrics.render(request.headers.get("Accept", ""))
+        return Response(body, content_type=content_type)
+
+    async def page(self) -> Response:
+        """Show all this to people."""
+        daemon = self._daemon
+        bus, now_ns = daemon.bus, daemon.now_ns()
+        rows = [
+            page.FeedRow(
+                topic=topic.name,
+                state=topic.state,
+                value=summary(None if topic.last is None else topic.last.event),
+                age_s=_age_s(topic, now_ns),
+                readers=len(topic.readers),
+            )
+            for topic in islice(bus, page.MOST_ROWS)
+        ]
+        connected = daemon.stats.readers.connected
+        text = page.render(self._readiness(), rows, total=len(bus), readers=connected)
+        headers = {"Content-Security-Policy": page.CONTENT_SECURITY_POLICY}
+        return Response(text, headers=headers, content_type="text/html; charset=utf-8")
+
+
+def _details(daemon: Daemon, venue: str, market: str) -> dict[str, Any]:
+    counts = daemon.stats.market(venue, market)
+    return {
+        "events": counts.events,
+        "reconnects": counts.reconnects,
+        "duplicates": counts.duplicates,
+        "gaps": counts.gaps,
+        "recovered": counts.recovered,
+        "lost": counts.lost,
+        "resyncs": counts.resyncs,
+        "backfills": counts.backfills,
+        "breakers": counts.breakers,
+        "last_error": counts.last_error,
+        "last_error_time": iso(counts.last_error_ns),
+    }
+
+
+def _peak_rss_bytes() -> int:
+    """Return the most memory that was resident; getrusage(2) counts kilobytes on Linux, bytes on macOS."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,122 @@
+"""The app: routes, who may use them, and errors as JSON."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from quart import Response, request, websocket
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
+
+from pricefeedd.web.api import Api, respond
+from pricefeedd.web.daemon import Daemon, Limits
+from pricefeedd.web.keys import ADMIN, READ, denial, origin_allowed, presented
+from pricefeedd.web.listen import ADMIN_LISTENER
+from pricefeedd.web.reader import Readers
+from pricefeedd.web.stream import serve_reader
+from pricefeedd.web.topics import Resolver
+
+log = logging.getLogger(__name__)
+
+#: Open to anybody, for probes.
+_OPEN_PATHS = ("/health", "/ready")
+
+#: A key for these must have the scope `admin`, where keys are needed at all.
+_ADMIN_PATHS = ("/metrics", "/status")
+
+#: With `admin_listen` these are served only there.
+_ADMIN_LISTENER_PATHS = ("/metrics", "/api")
+
+
+class WebApp(QuartTrio):
+    """The Quart app with what `listen.serve` needs of it."""
+
+    readers: Readers
+
+
+def create_app(daemon: Daemon, limits: Limits | None = None) -> WebApp:
+    """Return the app that serves a daemon.
+
+    Args:
+        limits: Bounds of what one client may do; the defaults suit all but tests.
+    """
+    limits = limits or Limits()
+    app = WebApp("pricefeedd", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = limits.body_bytes
+    app.config["BODY_TIMEOUT"] = limits.body_s
+    app.config["RESPONSE_TIMEOUT"] = None  # the writer ends a response that nobody reads
+    app.readers = Readers(daemon, limits)
+    resolver = Resolver(daemon.bus, daemon.directory, daemon.stats)
+
+    async def read_topics() -> Response | None:
+        allowed = daemon.config.web.allowed_origins
+        if not origin_allowed(websocket.headers.get("Origin"), websocket.headers.get("Host"), allowed):
+            return respond({"error": "pages of this origin may not read here", "code": "FORBIDDEN"}, 403)
+        await serve_reader(daemon, app.readers, resolver, websocket._get_current_object())  # type: ignore[attr-defined]  # the proxy's own method
+        return None
+
+    app.add_websocket("/", "root", read_topics)
+    app.add_websocket("/ws", "native", read_topics)
+    Api(daemon).add_routes(app)
+    _guard(app, daemon)
+    _tell_errors(app)
+    return app
+
+
+def _guard(app: WebApp, daemon: Daemon) -> None:
+    """Read each body, and ask for a key where one is needed."""
+
+    @app.before_request
+    async def read_body() -> None:
+        # Hypercorn's HTTP/1.1 leaves the next request of the connection unanswered if a response goes out
+        # before the body has been read.
+        await request.get_data()
+
+    @app.before_request
+    async def check_key() -> Response | None:
+        web = daemon.config.web
+        state: dict[str, Any] = request.scope.get("state", {})
+        if (
+            web.admin_listen
+            and not state.get(ADMIN_LISTENER)
+            and request.path.startswith(_ADMIN_LISTENER_PATHS)
+        ):
+            return respond({"error": "served on the admin listener only", "code": "NOT_FOUND"}, 404)
+        if request.path in _OPEN_PATHS:
+            return None
+        scope = ADMIN if request.path in _ADMIN_PATHS else READ
+        given = presented(request.headers, request.args)
+        why = denial(web.keys, given, scope=scope, public=web.public_read)
+        if why is None:
+            return None
+        refused = respond({"error": why, "code": "UNAUTHORISED"}, 401)
+        refused.headers["WWW-Authenticate"] = "Bearer"
+        return refused
+
+    @app.after_request
+    async def add_headers(response: Response) -> Response:
+        origin = request.headers.get("Origin")
+        allowed = daemon.config.web.allowed_origins
+        if origin and allowed and origin_allowed(origin, None, allowed):
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers.add("Vary", "Origin")
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+def _tell_errors(app: WebApp) -> None:
+    """Say what went wrong as JSON."""
+
+    @app.errorhandler(HTTPException)
+    async def refused(error: HTTPException) -> Response:
+        status = error.code or 500
+        body = {"error": error.description or error.name, "code": error.name.upper().replace(" ", "_")}
+        response = respond(body, status)
+        for name, value in error.get_headers():
+            if name.lower() not in ("content-type", "content-length"):
+                response.headers[name] = value
+        if isinstance(error, RequestEntityTooLarge | RequestTimeout):
+            response.headers["Connection"] = "close"  # the rest of the body is still on its way
+        return response

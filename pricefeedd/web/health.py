@@ -1,0 +1,76 @@
+"""Whether the daemon is ready, and why not: pure, told the time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+
+from pricefeedd.stats import MarketStats
+
+#: After the start a market counts as healthy once it is connected, message or not.
+GRACE_S = 300.0
+
+#: Silence of all markets together that ends readiness.
+SILENCE_S = 60.0
+
+
+@attrs.frozen
+class Readiness:
+    """The answer of `/ready`.
+
+    Attributes:
+        ready: Whether clients should be sent here.
+        reasons: Why not; empty when ready.
+        venues: The facts, by venue and market.
+    """
+
+    ready: bool
+    reasons: tuple[str, ...]
+    venues: dict[str, dict[str, dict[str, Any]]]
+
+
+def iso(ns: int | None) -> str | None:
+    """Return a wall clock time as ISO 8601 in UTC; None for None."""
+    return None if ns is None else datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="milliseconds")
+
+
+def readiness(
+    markets: Iterable[MarketStats], *, now_ns: int, started_ns: int, standby: bool = False
+) -> Readiness:
+    """Return whether we are ready.
+
+    Not ready: on standby; when no market is healthy; and, once the grace after the start is over, when no
+    message came from anywhere for a minute.
+    """
+    in_grace = now_ns - started_ns < GRACE_S * 1e9
+    venues: dict[str, dict[str, dict[str, Any]]] = {}
+    any_healthy = False
+    newest: int | None = None
+    for market in markets:
+        up = market.connections > 0 and market.circuit_state != "open"
+        healthy = up if in_grace else market.healthy(now_ns, silence_s=SILENCE_S)
+        any_healthy = any_healthy or healthy
+        if market.last_message_ns is not None:
+            newest = max(newest or 0, market.last_message_ns)
+        venues.setdefault(market.venue, {})[market.market] = {
+            "active_connections": market.connections,
+            "last_message_time": iso(market.last_message_ns),
+            "total_messages": market.messages,
+            "total_errors": market.errors + market.decode_errors,
+            "circuit_state": market.circuit_state,
+            "healthy": healthy,
+        }
+    reasons = []
+    if standby:
+        reasons.append("standby: another instance leads")
+    if not venues:
+        reasons.append("no venue is being served")
+    elif not any_healthy:
+        reasons.append("no venue is healthy")
+    silent = newest is None or now_ns - newest >= SILENCE_S * 1e9
+    if not in_grace and silent:
+        reasons.append(f"no message came for {SILENCE_S:g} s")
+    return Readiness(not reasons, tuple(reasons), venues)
