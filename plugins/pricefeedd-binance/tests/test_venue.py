@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import attrs
 import pluggy
@@ -201,3 +202,12 @@ def test_futures_follow_by_the_number_before(
     rule = VENUE.rules[market].book
     assert rule is not None
     assert rule.follows(100, delta(first, last, previous)) is verdict
+
+
+def test_the_readme_tells_the_true_defaults() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for field in attrs.fields(BinanceSettings):
+        assert f"| `{field.name}` | `{str(field.default).lower()}` |" in readme
+    for key, url in VENUE.endpoints.items():
+        others = [VENUE.environments[name][key] for name in ("testnet", "demo")]
+        assert f"| `{key}` | `{url}` | `{others[0]}` | `{others[1]}` |" in readme
