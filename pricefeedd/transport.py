@@ -303,15 +303,18 @@ class WebSocket:
         self._decoder = FrameDecoder(max_message_bytes)
         self._early = early
         self._goodbye: tuple[int, bytes] | None = None
+        self._lost: ConnectionLostError | None = None
         self._sending = trio.Lock()
         self._closed = False
 
     async def receive(self) -> list[bytes]:
         """Return the messages in the next read, in order; none if it held only control frames."""
-        if self._decoder.broken is not None:
-            raise self._decoder.broken
+        if self._lost is not None:
+            raise self._lost
         if self._goodbye is not None:
             await self._obey([self._goodbye])
+        if self._decoder.broken is not None:
+            raise self._decoder.broken
         if self._early:
             data, self._early = self._early, b""
             await trio.lowlevel.checkpoint()
@@ -325,10 +328,18 @@ class WebSocket:
         messages = self._decoder.feed(data)
         if self._decoder.controls:
             controls, self._decoder.controls = self._decoder.controls, []
-            if messages and controls[-1][0] == 8:
+            close = next((index for index, (opcode, _) in enumerate(controls) if opcode == 8), None)
+            if messages and close is not None:
                 # What came before the close frame is still good; the close is met at the next call.
-                self._goodbye = controls.pop()
-            await self._obey(controls)
+                self._goodbye = controls[close]
+                del controls[close:]
+            try:
+                await self._obey(controls)
+            except ConnectionLostError as e:
+                if not messages:
+                    raise
+                # A pong that cannot be sent any more does not make worse what came before the ping.
+                self._lost = e
         return messages
 
     async def _obey(self, controls: list[tuple[int, bytes]]) -> None:
@@ -499,7 +510,8 @@ class EventStream:
         self._buffer = blocks.pop()
         if len(self._buffer) > self._max:
             raise ConnectionLostError(f"an event is larger than {self._max} bytes allowed")
-        return [block for block in blocks if any(not line.startswith(b":") for line in block.splitlines())]
+        # A block without data is a comment or a word to browsers, such as `retry:`, and is no event.
+        return [block for block in blocks if block.startswith(b"data") or b"\ndata" in block]
 
     async def send(self, frame: Frame) -> None:
         """Refuse: an event stream has one direction."""
