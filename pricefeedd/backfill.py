@@ -31,7 +31,7 @@ log = structlog.get_logger("pricefeedd.backfill")
 T = TypeVar("T")
 
 REQUEST_S = 15.0
-#: Requests under way at once, per venue; more would only wait for the rate budget.
+#: Requests under way at once, per endpoint; more would only wait for the rate budget.
 AT_ONCE = 4
 #: An answer above this size is read in a thread, so that the loop stays free.
 THREAD_BYTES = 256 << 10
@@ -70,10 +70,8 @@ Fetched = BookFetched | TradesFetched | CandlesFetched
 
 async def allowed(ask: Callable[[float], float]) -> None:
     """Wait until a budget or a breaker says 0 instead of the seconds to wait."""
-    wait_s = ask(trio.current_time())
-    if wait_s > 0:
+    while (wait_s := ask(trio.current_time())) > 0:  # noqa: ASYNC110  # only time can change the answer
         await trio.sleep(wait_s)
-        await allowed(ask)
 
 
 class RestClient:
@@ -95,7 +93,8 @@ class RestClient:
         self._buckets = buckets
         self._breaker = breaker
         self._tap = tap
-        self._at_once = trio.CapacityLimiter(AT_ONCE)
+        # One each, or an endpoint that is away would hold up the others with its waiting requests.
+        self._at_once = {endpoint: trio.CapacityLimiter(AT_ONCE) for endpoint in endpoints}
 
     async def fetch_all(self, call: RestCall[T], *, most: float = math.inf) -> list[T]:
         """Return the items of all pages, in the venue's order, up to about `most` of them.
@@ -122,7 +121,7 @@ class RestClient:
             url += "?" + urlencode(request.params)
         breaker = self._breaker(request.endpoint)
         bucket = self._buckets.get(request.budget)
-        async with self._at_once:
+        async with self._at_once[request.endpoint]:
             await allowed(breaker.wait_s)
             if bucket is not None:
                 await allowed(partial(bucket.take, request.cost))
@@ -152,7 +151,7 @@ class RestClient:
                 bucket.stop(e.retry_after_s or 60.0, trio.current_time())
             raise
         if bucket is not None:
-            bucket.observe(signal)
+            bucket.observe(signal, trio.current_time())
         return reply
 
 

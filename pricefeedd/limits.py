@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Iterator
 
 from pricefeedd.rest import RateSignal
@@ -10,37 +11,47 @@ from pricefeedd.venue import Budget
 
 
 class Bucket:
-    """One rate budget of a venue: refills steadily, and believes the venue's own count over ours."""
+    """One rate budget of a venue: within any `per_s` seconds no more is taken than the budget allows.
+
+    What was taken comes back `per_s` seconds later, and not little by little: a budget that refills steadily
+    lets nearly twice its capacity through in the first window, which venues answer with a ban. Where the
+    venue's own count says more than ours, the venue is believed.
+    """
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self._capacity = budget.capacity * (1 - budget.reserve)
-        self._per_s = self._capacity / budget.per_s
-        self._tokens = self._capacity
-        self._at: float | None = None
+        self._used = 0.0
+        self._spent: deque[tuple[float, float]] = deque()  # when it comes back, and how much
         self._stopped_until = float("-inf")
 
     def take(self, cost: float, now: float) -> float:
         """Take `cost` and return 0, or take nothing and return the seconds to wait before asking again."""
         if now < self._stopped_until:
             return self._stopped_until - now
-        if self._at is not None:
-            self._tokens = min(self._capacity, self._tokens + (now - self._at) * self._per_s)
-        self._at = now
+        self._return(now)
         # A cost above the whole budget goes through when the budget is full: it can never be less.
         need = min(cost, self._capacity)
-        if self._tokens >= need:
-            self._tokens -= cost
+        excess = self._used + need - self._capacity
+        if excess <= 1e-9:
+            self._spend(cost, now + self.budget.per_s)
             return 0.0
-        return (need - self._tokens) / self._per_s
+        for back_at, amount in self._spent:
+            excess -= amount
+            if excess <= 1e-9:
+                return back_at - now
+        return self._spent[-1][0] - now
 
-    def observe(self, signal: RateSignal) -> None:
+    def observe(self, signal: RateSignal, now: float) -> None:
         """Believe the venue where it counted more than we did."""
-        if signal.used is not None:
-            self._tokens = min(self._tokens, self._capacity - signal.used)
-        if signal.remaining is not None:
-            reserved = self.budget.capacity - self._capacity
-            self._tokens = min(self._tokens, signal.remaining - reserved)
+        self._return(now)
+        counted = max(
+            signal.used or 0.0,
+            0.0 if signal.remaining is None else self.budget.capacity - signal.remaining,
+        )
+        if counted > self._used:
+            reset_s = self.budget.per_s if signal.reset_after_s is None else signal.reset_after_s
+            self._spend(counted - self._used, now + min(reset_s, self.budget.per_s))
 
     def stop(self, seconds: float, now: float) -> None:
         """Take nothing more for a while: the venue said so."""
@@ -49,7 +60,23 @@ class Bucket:
     @property
     def left(self) -> float:
         """What was left when last asked."""
-        return self._tokens
+        return self._capacity - self._used
+
+    def _spend(self, amount: float, back_at: float) -> None:
+        self._used += amount
+        spent = self._spent
+        later = 0
+        while later < len(spent) and spent[-1 - later][0] > back_at:
+            later += 1
+        spent.insert(len(spent) - later, (back_at, amount))
+
+    def _return(self, now: float) -> None:
+        """Take back what was spent long enough ago."""
+        spent = self._spent
+        while spent and spent[0][0] <= now:
+            self._used -= spent.popleft()[1]
+        if not spent:
+            self._used = 0.0  # and forget what rounding left
 
 
 def backoff(first_s: float = 0.5, max_s: float = 60.0) -> Iterator[float]:
