@@ -350,7 +350,8 @@ class WebSocket(Socket):
                                 binaries.clear()
                         case Ping():
                             on_frame("ping")
-                            self.send_raw(self._ws.send(event.response()))
+                            if not self.ended:
+                                self.send_raw(self._ws.send(event.response()))
                         case Pong(payload=payload):
                             self.pong = bytes(payload)
                             on_frame("pong")

@@ -203,9 +203,10 @@ class BinanceFake(FakeVenue):
             case SimTicker():
                 publish("ticker", lambda: words.ticker(event, self.market.quote(event.name), now_ms))
                 publish("miniTicker", lambda: words.mini_ticker(event, now_ms))
-                publish("markPrice@1s", lambda: words.mark_price(event, now_ms))
-                publish("markPrice", lambda: words.mark_price(event, now_ms))
-            case SimLiquidation():
+                if market != "spot":
+                    publish("markPrice@1s", lambda: words.mark_price(event, now_ms))
+                    publish("markPrice", lambda: words.mark_price(event, now_ms))
+            case SimLiquidation() if market != "spot":
                 publish("forceOrder", lambda: words.force_order(event, now_ms))
 
     def _slowly(self, words: Words, kind: str, pace_ns: int, event: SimDelta, now_ms: int) -> None:
