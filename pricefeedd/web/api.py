@@ -105,7 +105,7 @@ class Api:
         readers = stats.readers
         states: dict[str, int] = {}
         for topic in daemon.bus:
-            states[topic.state] = states.get(topic.state, 0) + 1
+            states[topic.state.value] = states.get(topic.state.value, 0) + 1
         body = {
             "version": __version__,
             "timestamp": iso(now_ns),

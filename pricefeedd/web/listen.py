@@ -28,7 +28,7 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
+from hypercorn.protocol.ws_stream import WebsocketBuffer, WSStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -53,6 +53,9 @@ _SEND_BUFFER_BYTES = 262_144
 
 #: Unacknowledged bytes end a connection after this.
 _USER_TIMEOUT_MS = 30_000
+
+#: A message of so many times the allowed size is not waited for any longer.
+_ENDLESS = 256
 
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 5\r\n\r\n"
@@ -89,17 +92,21 @@ def missing_parts() -> list[str]:
 
 
 class _Buffer(WebsocketBuffer):
-    """Keeps a little more than the largest message allowed, so that the app can say `bye` to a larger one."""
+    """Keeps a little more than the largest message allowed, so that the app can say `bye` to a larger one.
 
-    def __init__(self, *, keep: int, end: int) -> None:
-        super().__init__(end)
+    A message that goes on without end is cut off: hypercorn alone would close and keep the connection.
+    """
+
+    def __init__(self, *, keep: int, cut: Callable[[], None]) -> None:
+        super().__init__(keep + 1)
         self._keep = keep
+        self._cut = cut
         self._seen = 0
 
     def extend(self, event: Any) -> None:
         self._seen += len(event.data)
-        if self._seen > self.max_length:
-            raise FrameTooLargeError
+        if self._seen > _ENDLESS * self._keep:
+            self._cut()
         super().extend(replace(event, data=event.data[: max(0, self._keep + 1 - self.length)]))
 
     def clear(self) -> None:
@@ -110,7 +117,10 @@ class _Buffer(WebsocketBuffer):
 class _H11(H11Protocol):
     """HTTP/1.1 that refuses compression and bounds messages."""
 
-    message_bytes = 65_536
+    def __init__(self, *args: Any, message_bytes: int, cut: Callable[[], None]) -> None:
+        super().__init__(*args)
+        self._message_bytes = message_bytes
+        self._cut = cut
 
     async def _create_stream(self, request: h11.Request) -> None:
         headers = [(n, v) for n, v in request.headers.raw_items() if n.lower() != b"sec-websocket-extensions"]
@@ -119,18 +129,17 @@ class _H11(H11Protocol):
         )
         await super()._create_stream(plain)
         if isinstance(self.stream, WSStream):
-            self.stream.buffer = _Buffer(keep=self.message_bytes, end=256 * self.message_bytes)
+            self.stream.buffer = _Buffer(keep=self._message_bytes, cut=self._cut)
 
 
 class _Protocol(ProtocolWrapper):
     """Speaks our HTTP/1.1 wherever hypercorn would begin with its own."""
 
-    def __init__(self, *args: Any, message_bytes: int) -> None:
+    def __init__(self, *args: Any, message_bytes: int, cut: Callable[[], None]) -> None:
         super().__init__(*args)
         if isinstance(self.protocol, H11Protocol):
             # The last argument, the ALPN protocol, only chose between HTTP/1.1 and HTTP/2.
-            self.protocol = _H11(*args[:-1])
-            self.protocol.message_bytes = message_bytes
+            self.protocol = _H11(*args[:-1], message_bytes=message_bytes, cut=cut)
 
 
 class _Connection(TCPServer):
@@ -178,6 +187,7 @@ class _Connection(TCPServer):
                     self.protocol_send,
                     alpn,
                     message_bytes=self._limits.message_bytes,
+                    cut=plain.socket.close,
                 )
                 await self.protocol.initiate()
                 await self.idle_task.restart(task_group, self._idle_timeout)
@@ -419,6 +429,10 @@ class _Server:
                 limits=self._app.readers.limits,
                 admin=admin,
             ).run()
+        except* Exception:
+            # What strangers send is parsed by hypercorn and its libraries: a fault there, such as an error that
+            # nobody foresaw, may end the connection that met it and nothing else.
+            log.exception("connection crashed")
         finally:
             self._open -= 1
 

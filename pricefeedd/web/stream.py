@@ -335,7 +335,7 @@ class Conversation:
     def _status(self) -> dict[str, object]:
         states: dict[str, int] = {}
         for topic in self._daemon.bus:
-            states[topic.state] = states.get(topic.state, 0) + 1
+            states[topic.state.value] = states.get(topic.state.value, 0) + 1
         return {
             "ts": self._now_us(),
             "epoch": self._daemon.epoch,
