@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pricefeedd.testing.fake import FakeVenue, anchored_clock
 from pricefeedd.testing.faults import Fault, Faults
-from pricefeedd.testing.server import EventStream, Request, Response, Socket, WebSocket
+from pricefeedd.testing.sockets import EventStream, Request, Response, Socket, WebSocket
 
 __all__ = [
     "EventStream",

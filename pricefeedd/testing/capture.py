@@ -26,7 +26,7 @@ import attrs
 import trio
 
 from pricefeedd.testing.fake import FakeVenue
-from pricefeedd.testing.server import Request, Response, Socket
+from pricefeedd.testing.sockets import Request, Response, Socket
 
 _LINE = re.compile(
     r"(?:(?P<url>[a-z]+://\S+) (?P<arrow><->|<-|->) )?(?P<seconds>\d+(?:\.\d+)?)(?:: (?P<text>.*))?\Z"

@@ -17,15 +17,8 @@ import orjson
 import trio
 
 from pricefeedd.testing.faults import Faults
-from pricefeedd.testing.server import (
-    App,
-    Connection,
-    Request,
-    Response,
-    Socket,
-    WebSocket,
-    serve_stream,
-)
+from pricefeedd.testing.server import App, serve_stream
+from pricefeedd.testing.sockets import Connection, Request, Response, Socket, WebSocket
 
 #: A client that does not answer our close frame for this long is cut off.
 _GOODBYE_S = 5.0

@@ -13,7 +13,8 @@ from types import TracebackType
 import attrs
 import trio
 
-from pricefeedd.testing.server import CutError, Request, Response, Socket, WebSocket
+from pricefeedd.testing.server import CutError
+from pricefeedd.testing.sockets import Request, Response, Socket, WebSocket
 
 #: A beginning of the path, or a function of the request; a socket is judged by the request that opened it.
 Where = str | Callable[[Request], bool]
