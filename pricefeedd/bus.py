@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from pricefeedd.events import PRIVATE_CHANNELS, BookSnapshot, Event, Gap, State, Status, topic_channel
-from pricefeedd.mailbox import Lane, Mailbox, Message
+from pricefeedd.mailbox import LANES, Lane, Mailbox, Message, lane_of
+
+_BOOK = Lane.BOOK
+#: Channel and lane of the events whose class decides both: one look-up for the hot path.
+_PLAIN = {kind: (kind.channel, lane) for kind, lane in LANES.items()}
 
 
 class Reader(Protocol):
@@ -158,21 +162,22 @@ class Bus:
         """Number the events, remember the newest, offer them to all readers, and flush once at the end."""
         topics = self._topics
         for event in events:
-            key = (topic_channel(event), event.venue, event.instrument)
+            plain = _PLAIN.get(type(event))
+            channel, lane = plain or (topic_channel(event), lane_of(event))
+            key = (channel, event.venue, event.instrument)
             topic = topics.get(key) or self.topic(*key)
-            seq = topic.seq = topic.seq + 1
-            self.published += 1
-            message = topic.newest = Message(topic.name, seq, event)
+            topic.seq = seq = topic.seq + 1
+            topic.newest = message = Message(topic.name, seq, event, lane)
             if type(event) is Status:
                 topic.status = message
                 topic.state = event.state
-            elif message.lane is not Lane.BOOK and type(event) is not Gap:
-                topic.last = message
-                topic.count += 1
             else:
                 topic.count += 1
+                if lane is not _BOOK and type(event) is not Gap:
+                    topic.last = message
             for mailbox in topic.readers:
                 mailbox.offer(message)
+            self.published += 1
         self.flush()
 
     def flush(self) -> None:

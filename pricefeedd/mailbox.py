@@ -16,7 +16,7 @@ from enum import IntEnum
 import orjson
 
 from pricefeedd import wire
-from pricefeedd.events import BookDelta, BookSnapshot, Candle, Event, Price, Quote, Ticker
+from pricefeedd.events import BookDelta, BookSnapshot, Candle, Event, Liquidation, Price, Quote, Ticker, Trade
 
 
 class Lane(IntEnum):
@@ -27,7 +27,10 @@ class Lane(IntEnum):
     BOOK = 2
 
 
-_LANES: dict[type, Lane] = {
+#: Lanes of the events whose class decides it and whose channel is their class's.
+LANES: dict[type[Event], Lane] = {
+    Trade: Lane.EVENT,
+    Liquidation: Lane.EVENT,
     Quote: Lane.STATE,
     Ticker: Lane.STATE,
     Price: Lane.STATE,
@@ -40,19 +43,23 @@ def lane_of(event: Event) -> Lane:
     """Return the lane of an event; a candle is state until it is closed."""
     if type(event) is Candle:
         return Lane.EVENT if event.closed else Lane.STATE
-    return _LANES.get(type(event), Lane.EVENT)
+    return LANES.get(type(event), Lane.EVENT)
 
 
 class Message:
-    """One event with its topic and number, encoded once and framed once for all its readers."""
+    """One event with its topic and number, encoded once and framed once for all its readers.
+
+    Attributes:
+        lane: How it waits; looked up unless the maker knows it.
+    """
 
     __slots__ = ("_frame", "_text", "event", "lane", "seq", "topic")
 
-    def __init__(self, topic: str, seq: int, event: Event) -> None:
+    def __init__(self, topic: str, seq: int, event: Event, lane: Lane | None = None) -> None:
         self.topic = topic
         self.seq = seq
         self.event = event
-        self.lane = lane_of(event)
+        self.lane = lane_of(event) if lane is None else lane
         self._text: bytes | None = None
         self._frame: bytes | None = None
 
