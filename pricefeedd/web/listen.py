@@ -208,6 +208,18 @@ class _Connection(TCPServer):
         except (trio.TooSlowError, *GONE):
             await self.protocol.handle(Closed())
 
+    async def _close(self) -> None:
+        # Without a checkpoint: the end of a response cancels the task that sends it, and hypercorn's own way of
+        # closing would stop half way and leave the connection open.
+        stream: Any = self.stream
+        plain = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+        end = plain.socket.fileno()
+        with suppress(OSError):
+            for _ in range(16):  # a socket closed while it holds unread bytes is reset, answer and all
+                if end == -1 or not os.read(end, 65_536):
+                    break
+        plain.socket.close()
+
 
 def _tune(stream: trio.SocketStream) -> None:
     """Set what the platform has of bounds on an unread connection."""

@@ -234,6 +234,10 @@ class Reader:
         self._writer.push([goodbye.frame])
         self._counts.closed[goodbye.code] = self._counts.closed.get(goodbye.code, 0) + 1
 
+    def abort(self) -> None:
+        """Cut the connection: the client does not take our last words."""
+        self._writer.abort()
+
     def note_losses(self) -> None:
         """Add what its mailbox replaced and dropped to the counts of all readers."""
         conflated, lost = self.mailbox.conflated, self.mailbox.lost

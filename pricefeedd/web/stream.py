@@ -145,15 +145,20 @@ def _welcome(daemon: Daemon, reader: Reader, limits: dict[str, int | float]) -> 
 async def _part(websocket: Websocket, reader: Reader, goodbye: Goodbye, within_s: float) -> None:
     """Say `bye`, close, and give the client a moment to take both."""
     reader.farewell(goodbye)
+    said = False
     with trio.move_on_after(within_s):
         try:
+            await reader.drained()
             await websocket.close(goodbye.code, goodbye.reason[:120])
+            said = True
         except (*GONE, trio.TooSlowError):
-            return
+            pass
         # A socket closed while it holds unread requests is reset, and the reset can overtake our `bye`. The
         # handler is cancelled when the client answers the close.
-        while True:
+        while said:
             await websocket.receive()
+    if not said:
+        reader.abort()
 
 
 class Conversation:

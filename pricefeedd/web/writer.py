@@ -47,6 +47,10 @@ class Pusher(Protocol):
         """Drop what waits, save for a frame already begun."""
         ...
 
+    def abort(self) -> None:
+        """Cut the connection, as far as that can be done."""
+        ...
+
 
 class Writer:
     """All bytes of one connection, in the order of the calls.
@@ -131,6 +135,11 @@ class Writer:
         """Drop what waits, save for the chunk that was begun: its rest is needed to end a frame."""
         while len(self._waiting) > 1:
             self._sent += len(self._waiting.pop())
+
+    def abort(self) -> None:
+        """Cut the connection; whoever reads or writes it hears of that."""
+        self._break()
+        self._plain.socket.close()
 
     def _keep(self, frames: list[bytes]) -> None:
         self._waiting.extend(frames)
@@ -279,3 +288,7 @@ class OrdinaryWriter:
         """Drop what waits."""
         self._sent += len(self._waiting)
         self._waiting.clear()
+
+    def abort(self) -> None:
+        """Drop what waits; the connection ends with the handler."""
+        self.discard()

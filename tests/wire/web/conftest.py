@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from pricefeedd.bus import Bus
-from pricefeedd.events import Candle, Quote, State, Status, Trade
+from pricefeedd.events import Quote, State, Status, Trade
 from pricefeedd.instruments import Directory, Instrument, InstrumentMap, Kind
 from pricefeedd.stats import Stats
 from pricefeedd.web.app import WebApp, create_app
@@ -132,17 +132,6 @@ class Daemon:
             ]
         )
 
-    def candle(self, *, closed: bool) -> None:
-        row = {"open": "1", "high": "2", "low": "0.5", "close": "1.5", "volume": "10"}
-        now = time.time_ns()
-        self.bus.publish(
-            [
-                Candle(
-                    venue="binance", instrument="BTC-USDT", received_ns=now, start_ns=0, closed=closed, **row
-                )
-            ]
-        )
-
     def status(self, state: State, channel: str = "trade") -> None:
         self.bus.publish(
             [
@@ -220,10 +209,29 @@ class Client:
             drain()
 
 
+async def eventually(condition: Callable[[], object], within_s: float = 5.0) -> None:
+    """Wait until the condition holds: what the other end of a socket brings about has no event here."""
+    with trio.fail_after(within_s):
+        while not condition():  # noqa: ASYNC110  # see above
+            await trio.sleep(0.01)
+
+
+@pytest.fixture
+def until() -> Callable[..., Awaitable[None]]:
+    """Return `eventually`."""
+    return eventually
+
+
 @pytest.fixture
 def web_key() -> type[KeySettings]:
     """Return the class of a key."""
     return KeySettings
+
+
+@pytest.fixture
+def web_tls() -> type[TlsSettings]:
+    """Return the class of `[web.tls]`."""
+    return TlsSettings
 
 
 @pytest.fixture
@@ -264,7 +272,7 @@ async def open_client() -> Any:
             options = {"max_size": None, "ping_interval": None, "close_timeout": 1, **options}
 
             def enter() -> ClientConnection:
-                connection = opened.enter_context(connect(url, **options))
+                connection: ClientConnection = opened.enter_context(connect(url, **options))
                 opened.callback(_cut, connection)
                 return connection
 
