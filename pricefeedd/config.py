@@ -56,6 +56,7 @@ __all__ = [
     "TlsConfig",
     "VenueConfig",
     "WebConfig",
+    "build",
     "diff",
     "find_file",
     "load",
@@ -126,6 +127,39 @@ def load(
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
         raise ConfigError([_syntax(source, text, e)], source=source) from e
+    return build(
+        tree,
+        venues=venues,
+        sinks=sinks,
+        electors=electors,
+        environ=environ,
+        broken=broken,
+        source=source,
+        text=text,
+    )
+
+
+def build(
+    tree: dict[str, Any],
+    *,
+    venues: Mapping[str, Venue],
+    sinks: Mapping[str, Sink],
+    electors: Mapping[str, Elector],
+    environ: Mapping[str, str] = os.environ,
+    broken: Mapping[str, str] = _NOTHING,
+    source: str = "arguments",
+    text: str = "",
+) -> Config:
+    """Return the configuration in a parsed file, or in what a command made; the environment lies over it.
+
+    Args:
+        tree: The sections; it is changed.
+        source: What problems name as their place.
+        text: The file's text, for the lines of problems.
+
+    Raises:
+        ConfigError: It cannot be used, with all the reasons.
+    """
     variables, outside = overrides.apply(tree, environ)
     reader = _Reader(tree, venues, sinks, electors, environ, broken)
     config = reader.read()

@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from pricefeedd.bus import Bus, Pattern
-from pricefeedd.config import Config, structure
+from pricefeedd.config import Config, build
 from pricefeedd.errors import leaves
 from pricefeedd.events import Event
 from pricefeedd.instruments import Directory
@@ -91,7 +91,7 @@ def venue_config(
             }
         }
     }
-    return structure(
+    return build(
         tree,
         venues=plugins.venues,
         sinks=plugins.sinks,

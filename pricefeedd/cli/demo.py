@@ -8,7 +8,7 @@ from typing import Any
 import click
 import trio
 
-from pricefeedd.config import structure
+from pricefeedd.config import build
 from pricefeedd.errors import PluginError
 from pricefeedd.loader import Plugins, load_plugins
 
@@ -59,12 +59,11 @@ def _config(endpoints: dict[str, str], listen: str) -> dict[str, Any]:
 async def _demo(plugins: Plugins, listen: str, rate: float) -> None:
     from pricefeedd.service import Daemon
 
-    fake = plugins.fakes[VENUE]()
+    fake = plugins.fakes[VENUE](history_minutes=HISTORY_MINUTES)
     async with trio.open_nursery() as nursery:
         await nursery.start(fake.run)
-        fake.market.go_back(fake.now_ns(), HISTORY_MINUTES)
         nursery.start_soon(fake.play, rate)
-        config = structure(
+        config = build(
             _config(fake.endpoints(), listen),
             venues=plugins.venues,
             sinks=plugins.sinks,

@@ -13,7 +13,7 @@ import click
 import trio
 
 from pricefeedd.cli.venue import guess_market
-from pricefeedd.config import structure
+from pricefeedd.config import build
 from pricefeedd.errors import PricefeeddError
 from pricefeedd.events import PUBLIC_CHANNELS
 from pricefeedd.inprocess import Events, stream
@@ -129,7 +129,7 @@ async def _replay(
     head, _ = read(file)
     name = head["venue"]
     plugins.require("venue", name)
-    config = structure(
+    config = build(
         {"web": {"listen": [listen]}},
         venues=plugins.venues,
         sinks=plugins.sinks,

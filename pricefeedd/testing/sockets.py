@@ -12,6 +12,7 @@ import attrs
 import h11
 import trio
 from wsproto import WSConnection
+from wsproto.connection import ConnectionState
 from wsproto.events import (
     BytesMessage,
     CloseConnection,
@@ -132,13 +133,18 @@ class Socket:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path}>"
 
+    @property
+    def leaving(self) -> bool:
+        """Whether the other side has said that it goes."""
+        return False
+
     def encode(self, message: str | bytes) -> bytes:
         """Return the bytes that carry a message; of the kind that the subclass speaks."""
         return message.encode() if isinstance(message, str) else message
 
     def send(self, message: str | bytes) -> None:
-        """Queue a message: `str` as text, `bytes` as binary."""
-        if not self.ended:
+        """Queue a message: `str` as text, `bytes` as binary; to one who is leaving nothing is sent."""
+        if not self.ended and not self.leaving:
             self.send_raw(self.encode(message))
 
     def send_raw(self, data: bytes) -> None:
@@ -261,6 +267,11 @@ class WebSocket(Socket):
         super().__init__(connection, request, pacing)
         self.pong: bytes | None = None
         self._ws = ws
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the closing handshake has begun."""
+        return self._ws.state is not ConnectionState.OPEN
 
     def encode(self, message: str | bytes) -> bytes:
         """Return the frame or frames that carry a message."""

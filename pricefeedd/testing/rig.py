@@ -1,0 +1,188 @@
+"""A venue's whole pipeline against its fake, in memory: sessions, gates, books and a reader.
+
+Under Trio's mock clock hours of venue time take no time. What the reader got is kept, and can be held
+against the fake's own truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import trio
+
+from pricefeedd.bus import Bus, Pattern
+from pricefeedd.config import SessionConfig, SubscribeConfig, VenueConfig
+from pricefeedd.errors import leaves
+from pricefeedd.events import BookDelta, BookSnapshot, Event, Gap, State, Status
+from pricefeedd.instruments import Directory
+from pricefeedd.mailbox import Message
+from pricefeedd.stats import MarketStats, Stats
+from pricefeedd.supervisor import Surroundings, VenueRuntime
+from pricefeedd.testing.fake import FakeVenue
+from pricefeedd.testing.memory import MemoryDialer
+from pricefeedd.venue import Venue
+
+E = TypeVar("E", bound=Event)
+
+
+class Rig:
+    """A venue at work, and everything that one reader of all its topics got.
+
+    Attributes:
+        messages: What the reader got, in order.
+        now_ns: The wall clock of venue and fake.
+    """
+
+    def __init__(
+        self, venue: Venue, bus: Bus, runtime: VenueRuntime, stats: Stats, now_ns: Callable[[], int]
+    ) -> None:
+        self.venue = venue
+        self.bus = bus
+        self.runtime = runtime
+        self.stats = stats
+        self.now_ns = now_ns
+        self.messages: list[Message] = []
+        self._changed = trio.lowlevel.ParkingLot()
+        self._mailbox = bus.mailbox(limit_bytes=1 << 40, flush=self._flush)
+        bus.subscribe(self._mailbox, Pattern("*:*:*"))
+
+    def _flush(self) -> None:
+        self.messages += [m for m in self._mailbox.take() if isinstance(m, Message)]
+        self._changed.unpark_all()
+
+    async def until(self, condition: Callable[[], object], *, within_s: float = 600.0) -> None:
+        """Wait until something is true of what the reader got.
+
+        Raises:
+            trio.TooSlowError: It did not come true in time.
+        """
+        with trio.fail_after(within_s):
+            while not condition():
+                await self._changed.park()
+
+    def topic(self, name: str) -> list[Message]:
+        """Return the messages of one topic, named without the venue: `trade:BTC-USDT`."""
+        channel, _, instrument = name.partition(":")
+        full = f"{channel}:{self.runtime.name}:{instrument}"
+        return [message for message in self.messages if message.topic == full]
+
+    def events(self, name: str, kind: type[E]) -> list[E]:
+        """Return the events of one kind of one topic."""
+        return [m.event for m in self.topic(name) if isinstance(m.event, kind)]
+
+    def states(self, name: str) -> list[State]:
+        """Return what the reader was told of a topic's state, in order."""
+        return [status.state for status in self.events(name, Status)]
+
+    def gaps(self, name: str) -> list[Gap]:
+        """Return the holes that the reader was told of."""
+        return self.events(name, Gap)
+
+    def state(self, name: str) -> State:
+        """Return the present state of a topic."""
+        channel, _, instrument = name.partition(":")
+        return self.bus.topic(channel, self.runtime.name, instrument).state
+
+    def live(self, *names: str) -> bool:
+        """Return whether all of these topics are live."""
+        return all(self.state(name) is State.LIVE for name in names)
+
+    def market(self, market: str) -> MarketStats:
+        """Return the counts of one market."""
+        return self.stats.market(self.runtime.name, market)
+
+    def book(self, name: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]] | None:
+        """Return the book as the reader has it, made from what it got alone; None without a snapshot.
+
+        It is not kept by pricefeedd's own book but by dictionaries, so that each checks the other.
+        """
+        bids: dict[float, tuple[str, str]] = {}
+        asks: dict[float, tuple[str, str]] = {}
+        known = False
+        for message in self.topic(f"book:{name}"):
+            event = message.event
+            if isinstance(event, BookSnapshot):
+                bids, asks, known = {}, {}, True
+            if isinstance(event, BookSnapshot | BookDelta):
+                for side, levels in ((bids, event.bids), (asks, event.asks)):
+                    for price, size in levels:
+                        if float(size):
+                            side[float(price)] = (price, size)
+                        else:
+                            side.pop(float(price), None)
+        if not known:
+            return None
+        return [bids[key] for key in sorted(bids, reverse=True)], [asks[key] for key in sorted(asks)]
+
+    def check_sequence(self) -> None:
+        """Assert that each topic's numbers go up by one, from the first message to the last."""
+        last: dict[str, int] = {}
+        for message in self.messages:
+            before = last.get(message.topic)
+            assert before is None or message.seq == before + 1, f"{message!r} follows #{before}"
+            last[message.topic] = message.seq
+
+
+@asynccontextmanager
+async def rig(
+    venue: Venue,
+    fake: FakeVenue,
+    subscribe: Mapping[str, Mapping[str, Sequence[str]]],
+    *,
+    endpoints: Mapping[str, str],
+    settings: Any = None,
+    **session: Any,
+) -> AsyncIterator[Rig]:
+    """Run a venue's pipeline against a fake, in memory.
+
+    Args:
+        subscribe: Channels by instrument by market: `{"spot": {"BTC-USDT": ["trade", "book"]}}`.
+        endpoints: The venue's base URLs, as the fake names them.
+        settings: The venue's own settings; their defaults if None.
+        session: Keys of `[venues.NAME.session]` to set.
+    """
+    config = VenueConfig(
+        name=venue.name,
+        plugin=venue.name,
+        subscribe=tuple(_subscriptions(subscribe)),
+        endpoints=dict(endpoints),
+        session=SessionConfig(**session),
+        accounts={},
+        settings=venue.settings() if settings is None else settings,
+    )
+    bus = Bus()
+    stats = Stats(started_ns=fake.now_ns())
+    try:
+        async with trio.open_nursery() as nursery:
+            dialer = MemoryDialer(
+                nursery, dict.fromkeys({_root(url) for url in endpoints.values()}, fake), now_ns=fake.now_ns
+            )
+            around = Surroundings(
+                bus=bus, directory=Directory(), stats=stats, dialer=dialer, now_ns=fake.now_ns
+            )
+            runtime = VenueRuntime(venue, config, around)
+            made = Rig(venue, bus, runtime, stats, fake.now_ns)
+            nursery.start_soon(runtime.run, name=f"venue:{venue.name}")
+            yield made
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # What a test asserts in the block comes out as it went in.
+        found = list(leaves(group))
+        if len(found) == 1:
+            raise found[0] from found[0].__cause__
+        raise
+
+
+def _subscriptions(
+    subscribe: Mapping[str, Mapping[str, Sequence[str]]],
+) -> Iterable[SubscribeConfig]:
+    for market, instruments in subscribe.items():
+        for instrument, channels in instruments.items():
+            yield SubscribeConfig(market=market, instruments=(instrument,), channels=tuple(channels))
+
+
+def _root(url: str) -> str:
+    """Return scheme and authority of a URL: the fake itself tells its paths apart."""
+    return "/".join(url.split("/")[:3])
