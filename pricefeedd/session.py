@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
 import attrs
@@ -34,7 +35,6 @@ from pricefeedd.errors import (
     LoginRejectedError,
     SequenceGapError,
     StaleFeedError,
-    SubscriptionRejectedError,
     VenueError,
 )
 from pricefeedd.events import Event
@@ -48,6 +48,8 @@ CONNECT_S = 10.0
 LOGIN_S = 10.0
 #: A subscribe frame that the venue did not answer is sent this often in all.
 SUBSCRIBE_TRIES = 3
+#: What was never answered while other streams flow is asked for again after this time.
+ASK_AGAIN_S = 300.0
 
 _SIGNALS = frozenset({Accepted, Refused, Reply, Closing, Failed, Count, LoggedIn, LoginRefused})
 
@@ -156,6 +158,7 @@ class Session:
         self._last_data = 0.0
         self._notes: list[Item] = []
         self._doomed = ""
+        self._again: deque[tuple[float, tuple[Stream, ...]]] = deque()
         self._pace = trio.Lock()
 
     # --- what others may ask ---------------------------------------------------------------------------
@@ -473,14 +476,18 @@ class Session:
                 log.warning("subscription not answered, but data flows", venue=self.link.venue)
                 self._notes.append(StreamsAccepted(self.carrier, waiting))
                 await self._tell()
+            elif request.tries >= SUBSCRIBE_TRIES and not self.flowing.is_set():
+                raise StaleFeedError("no subscription was answered", venue=self.link.venue)
             elif request.tries >= SUBSCRIBE_TRIES:
                 for stream in waiting:
-                    self._refuse(stream.name, "the venue did not answer the subscription")
+                    reason = "the venue did not answer the subscription"
+                    self._notes.append(StreamRefused(self.carrier, stream, reason))
                 await self._tell()
-                if not self.streams:
-                    raise SubscriptionRejectedError("no subscription was answered", venue=self.link.venue)
+                self._again.append((now + ASK_AGAIN_S, waiting))
             else:
                 await self._ask(socket, "subscribe", waiting, request.tries + 1)
+        while self._again and now >= self._again[0][0]:
+            self._queue("subscribe", self._again.popleft()[1])
         self._settle()
 
 
