@@ -160,16 +160,16 @@ def topic(value: str) -> None:
         raise ValueError(f"a topic is channel:venue:instrument, such as trade:*:BTC-USDT; found {value!r}")
 
 
-def readable_file(_: Any, __: Any, value: Path) -> None:
+def readable_file(_: Any, __: Any, value: str) -> None:
     """Require a file that is there."""
-    if not value.is_file():
+    if not Path(value).is_file():
         raise ValueError(f"no such file: {value}")
 
 
-def private_file(_: Any, __: Any, value: Path) -> None:
+def private_file(_: Any, __: Any, value: str) -> None:
     """Require a file that is there and that not everybody may read."""
     readable_file(None, None, value)
-    mode = value.stat().st_mode & 0o777
+    mode = Path(value).stat().st_mode & 0o777
     if mode & 0o004:
         raise ValueError(f"everybody may read {value} (mode {mode:o}); chmod 600 the file")
 

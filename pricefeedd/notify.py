@@ -13,50 +13,48 @@ from collections.abc import Mapping
 FIRST_LISTEN_FD = 3
 
 
-class Notifier:
-    """Sends states to the service manager."""
+def ready(status: str = "", *, environ: Mapping[str, str] = os.environ) -> bool:
+    """Say that the start, or a reload, is complete. Like all of these, return whether it was sent."""
+    return _send(environ, "READY=1", *_status(status))
 
-    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
-        """Take the address from `NOTIFY_SOCKET`; without it nothing is ever sent."""
-        address = environ.get("NOTIFY_SOCKET", "")
-        # "@" stands for the NUL byte of Linux's abstract sockets. vsock addresses are for virtual machines.
-        self._address = "\0" + address[1:] if address.startswith("@") else address
-        self._enabled = address.startswith(("/", "@"))
 
-    def ready(self, status: str = "") -> bool:
-        """Say that the start, or a reload, is complete."""
-        return self._send("READY=1", *_status(status))
+def status(text: str, *, environ: Mapping[str, str] = os.environ) -> bool:
+    """Set the line that `systemctl status` shows."""
+    return _send(environ, *_status(text))
 
-    def status(self, text: str) -> bool:
-        """Set the line that `systemctl status` shows."""
-        return self._send(*_status(text))
 
-    def reloading(self) -> bool:
-        """Say that a reload began; `ready` ends it."""
-        # MONOTONIC_USEC tells systemd which SIGHUP this answers.
-        return self._send(
-            "RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
-        )
+def reloading(*, environ: Mapping[str, str] = os.environ) -> bool:
+    """Say that a reload began; `ready` ends it."""
+    # MONOTONIC_USEC tells systemd which SIGHUP this answers.
+    now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    return _send(environ, "RELOADING=1", f"MONOTONIC_USEC={now_us}")
 
-    def stopping(self, status: str = "") -> bool:
-        """Say that the end began."""
-        return self._send("STOPPING=1", *_status(status))
 
-    def watchdog(self) -> bool:
-        """Say that we are well, for one more interval."""
-        return self._send("WATCHDOG=1")
+def stopping(status: str = "", *, environ: Mapping[str, str] = os.environ) -> bool:
+    """Say that the end began."""
+    return _send(environ, "STOPPING=1", *_status(status))
 
-    def _send(self, *lines: str) -> bool:
-        """Return whether the datagram was sent. It never waits: a service manager that is stuck stops no feed."""
-        if not self._enabled or not lines:
+
+def watchdog(*, environ: Mapping[str, str] = os.environ) -> bool:
+    """Say that we are well, for one more interval."""
+    return _send(environ, "WATCHDOG=1")
+
+
+def _send(environ: Mapping[str, str], *lines: str) -> bool:
+    """Send one datagram without waiting: a service manager that is stuck stops no feed."""
+    address = environ.get("NOTIFY_SOCKET", "")
+    # What begins with neither is a vsock address of virtual machines.
+    if not lines or not address.startswith(("/", "@")):
+        return False
+    if address.startswith("@"):  # Linux's abstract sockets begin with NUL
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.setblocking(False)
+        try:
+            channel.sendto("\n".join(lines).encode(), address)
+        except OSError:
             return False
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-            channel.setblocking(False)
-            try:
-                channel.sendto("\n".join(lines).encode(), self._address)
-            except OSError:
-                return False
-        return True
+    return True
 
 
 def _status(text: str) -> list[str]:
@@ -64,7 +62,7 @@ def _status(text: str) -> list[str]:
 
 
 def watchdog_interval_s(environ: Mapping[str, str] = os.environ) -> float | None:
-    """Return how often to call `Notifier.watchdog`: half of what systemd allows; None if it does not watch us."""
+    """Return how often to call `watchdog`: half of what systemd allows; None if it does not watch us."""
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     text = environ.get("WATCHDOG_USEC", "")

@@ -6,7 +6,6 @@ None means "off" or "unlimited", never "use the default". `config` reads these f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -28,8 +27,8 @@ class TlsConfig:
         keyfile: Its private key, PEM.
     """
 
-    certfile: Path = attrs.field(validator=checks.readable_file)
-    keyfile: Path = attrs.field(validator=checks.private_file)
+    certfile: str = attrs.field(validator=checks.readable_file)
+    keyfile: str = attrs.field(validator=checks.private_file)
 
 
 @attrs.frozen(kw_only=True)
