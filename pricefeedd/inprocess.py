@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from pricefeedd.backfill import RestTap
 from pricefeedd.bus import Bus, Pattern
 from pricefeedd.config import Config, build
 from pricefeedd.errors import leaves
@@ -23,7 +24,7 @@ from pricefeedd.loader import Plugins, load_plugins
 from pricefeedd.mailbox import Mailbox, Message
 from pricefeedd.session import Tap
 from pricefeedd.stats import Stats
-from pricefeedd.supervisor import RestTap, Surroundings, VenueRuntime
+from pricefeedd.supervisor import Surroundings, VenueRuntime
 from pricefeedd.transport import Dialer, NetworkDialer
 from pricefeedd.venue import Venue
 

@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from pricefeedd import __version__, notify
+from pricefeedd.backfill import RestTap
 from pricefeedd.bus import Bus, Pattern
 from pricefeedd.config import Config
 from pricefeedd.errors import ServiceAwayError
@@ -27,7 +28,7 @@ from pricefeedd.loader import Plugins
 from pricefeedd.mailbox import Mailbox, Message
 from pricefeedd.session import Tap
 from pricefeedd.stats import Stats
-from pricefeedd.supervisor import RestTap, Surroundings, VenueRuntime, supervise
+from pricefeedd.supervisor import Surroundings, VenueRuntime, supervise
 from pricefeedd.transport import Dialer, NetworkDialer
 from pricefeedd.web.app import create_app
 from pricefeedd.web.listen import serve
@@ -115,7 +116,7 @@ class Daemon:
         """Return facts for `/status`."""
         return {
             "version": __version__,
-            "venues": [runtime.describe() for runtime in self.runtimes.values()],
+            "sessions": {name: runtime.describe() for name, runtime in self.runtimes.items()},
             "sinks": sorted(self.config.sinks),
         }
 
@@ -226,10 +227,19 @@ class Daemon:
 async def _serve(
     daemon: Daemon, app: Any, stop: trio.Event, *, task_status: trio.TaskStatus[list[str]]
 ) -> None:
+    web = daemon.config.web
     try:
-        await serve(app, daemon.config.web, shutdown=stop.wait, task_status=task_status)
+        await serve(
+            app,
+            listen=web.listen,
+            admin_listen=web.admin_listen,
+            tls=web.tls,
+            max_clients=web.max_clients,
+            shutdown=stop.wait,
+            task_status=task_status,
+        )
     except OSError as e:
-        listen = ", ".join(daemon.config.web.listen)
+        listen = ", ".join([*web.listen, *web.admin_listen])
         raise ServiceAwayError(
             f"cannot listen on {listen}: {e.strerror or e}; is pricefeedd running already?"
         ) from e

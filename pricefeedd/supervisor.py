@@ -588,7 +588,6 @@ class VenueRuntime:
         """Return facts about the venue for `/status`."""
         now = trio.current_time()
         return {
-            "name": self.name,
             "plugin": self.venue.name,
             "markets": sorted(self.gates),
             "endpoints": self.endpoints,

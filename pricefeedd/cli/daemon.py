@@ -41,7 +41,7 @@ def read_config(path: Path | None, plugins: Plugins) -> tuple[Config, str]:
         sinks=plugins.sinks,
         electors=plugins.electors,
         environ=os.environ,
-        records=plugins.records,
+        broken=plugins.broken,
     )
     return config, str(found)
 
@@ -52,7 +52,7 @@ def read_config(path: Path | None, plugins: Plugins) -> tuple[Config, str]:
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 def run(path: Path | None, listen: str | None, log_level: str | None) -> None:
     """Run the daemon until SIGTERM or Ctrl-C."""
-    from pricefeedd import logs
+    from pricefeedd.logs import configure
     from pricefeedd.service import Daemon
 
     if listen is not None:
@@ -61,7 +61,7 @@ def run(path: Path | None, listen: str | None, log_level: str | None) -> None:
         os.environ["PRICEFEEDD__LOGGING__LEVEL"] = log_level
     plugins = load_plugins()
     config, _ = read_config(path, plugins)
-    logs.configure(config.logging.level, config.logging.format)
+    configure(config.logging.level, config.logging.format)
 
     async def serve() -> None:
         await Daemon(config, plugins).run(signals=True)

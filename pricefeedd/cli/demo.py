@@ -26,9 +26,9 @@ def demo(listen: str, rate: float, log_level: str) -> None:
 
     Prices are invented; everything else is the real thing: sockets, books, gaps, the served protocol.
     """
-    from pricefeedd import logs
+    from pricefeedd.logs import configure
 
-    logs.configure(log_level, "auto")
+    configure(log_level, "auto")
     plugins = load_plugins()
     if VENUE not in plugins.fakes:
         raise PluginError(f"the demo needs the plugin {VENUE!r}: pip install pricefeedd-{VENUE}")

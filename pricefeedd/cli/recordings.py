@@ -48,9 +48,9 @@ def record(
     duration: float | None,
 ) -> None:
     """Write VENUE's raw frames and REST answers for INSTRUMENTS to a file."""
-    from pricefeedd import logs
+    from pricefeedd.logs import configure
 
-    logs.configure("error", "auto")
+    configure("error", "auto")
     market = market or guess_market(venue, instruments) or ""
     opened = gzip.open if output.suffix == ".gz" else open
     with opened(output, "wb") as file:
@@ -112,9 +112,9 @@ async def _until_interrupted(scope: trio.CancelScope) -> None:
 @click.option("--wait", is_flag=True, help="Begin when the first reader has come.")
 def replay(file: Path, speed: float, listen: str, to_stdout: bool, wait: bool) -> None:
     """Send a recording through the same pipeline again, and serve it on /ws with origin `replay`."""
-    from pricefeedd import logs
+    from pricefeedd.logs import configure
 
-    logs.configure("warning", "auto")
+    configure("warning", "auto")
     plugins = load_plugins()
     trio.run(_replay, plugins, file, speed, listen, to_stdout, wait)
 

@@ -36,9 +36,9 @@ def tail(
     as_json: bool,
 ) -> None:
     """Print events straight from VENUE for INSTRUMENTS, such as `tail binance BTC-USDT ETH-USDT`."""
-    from pricefeedd import logs
+    from pricefeedd.logs import configure
 
-    logs.configure("error", "auto")
+    configure("error", "auto")
     trio.run(_tail, venue, instruments, market or guess_market(venue, instruments), channel, limit, as_json)
 
 
@@ -115,9 +115,9 @@ def _line(topic: str, seq: int, event: Event, as_json: bool) -> str:
 @click.option("--json", "as_json", is_flag=True)
 def instruments(venue: str, market: str | None, search: str, with_dead: bool, as_json: bool) -> None:
     """List what VENUE offers: our name, its symbol, and the steps of price and size."""
-    from pricefeedd import logs
+    from pricefeedd.logs import configure
 
-    logs.configure("error", "auto")
+    configure("error", "auto")
     trio.run(_instruments, venue, market, search.casefold(), with_dead, as_json)
 
 
