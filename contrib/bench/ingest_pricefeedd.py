@@ -54,6 +54,7 @@ async def main() -> None:
     base = f"127.0.0.1:{args.port}"
     config = VenueConfig(
         name="binance",
+        plugin="binance",
         subscribe=(
             SubscribeConfig(
                 market="spot", instruments=tuple(instruments(args.instruments)), channels=("trade", "quote")

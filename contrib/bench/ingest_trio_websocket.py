@@ -15,7 +15,9 @@ async def main() -> None:
     meter = Meter(args.messages)
     decode = args.variant == "orjson"
     streams = "/".join(
-        f"{symbol.lower()}@{kind}" for symbol in symbols(args.instruments) for kind in ("aggTrade", "bookTicker")
+        f"{symbol.lower()}@{kind}"
+        for symbol in symbols(args.instruments)
+        for kind in ("aggTrade", "bookTicker")
     )
     async with open_websocket_url(f"ws://127.0.0.1:{args.port}/stream?streams={streams}") as websocket:
         while not meter.done:

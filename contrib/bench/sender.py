@@ -4,7 +4,8 @@ It answers `exchangeInfo`, takes WebSockets with the streams in the URL or in SU
 trades (consecutive ids) and quotes (rising update numbers). It stands in a process of its own, so that its
 work is not counted as the receiver's, and encodes everything before the first byte is sent.
 
-It prints one line of JSON, `{"port": ...}`, once it listens, and ends when its stdin does.
+It prints one line of JSON, `{"port": ...}`, once it listens, and ends when its stdin does. The line `go` lets it
+send at a rate, and `status` is answered with what is subscribed and what was sent.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class Venue(socketserver.ThreadingTCPServer):
         self.info = json.dumps(exchange_info(args.instruments)).encode()
         self.go = threading.Event()
         self.sent = 0
+        self.subscribed = 0
         self.counting = threading.Lock()
 
 
@@ -121,7 +123,8 @@ class Client(socketserver.BaseRequestHandler):
                 lines = head.decode("latin-1").split("\r\n")
                 target = lines[0].split(" ")[1]
                 headers = {
-                    name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
+                    name.lower(): value.strip()
+                    for name, _, value in (line.partition(":") for line in lines[1:])
                 }
                 if headers.get("upgrade", "").lower() == "websocket":
                     self._websocket(target, headers["sec-websocket-key"], data)
@@ -194,6 +197,8 @@ class Client(socketserver.BaseRequestHandler):
             params = message["params"]
             assert isinstance(params, list)
             self.streams += params
+            with self.server.counting:
+                self.server.subscribed += len(params)
         self._write(server_frame(json.dumps({"result": None, "id": message["id"]}).encode()))
         self.heard.set()
 
@@ -241,8 +246,10 @@ class Client(socketserver.BaseRequestHandler):
 
 
 def main() -> None:
-    """Serve until stdin ends; the line `go` starts sending at a rate, `sent` asks how much that was."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Serve until stdin ends."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--instruments", type=int, default=10)
     parser.add_argument("--messages", type=int, default=100_000, help="per connection, in bursts")
     parser.add_argument("--burst", type=int, default=50, help="frames in one write")
@@ -256,7 +263,7 @@ def main() -> None:
             if line.strip() == "go":
                 venue.go.set()
             else:
-                print(json.dumps({"sent": venue.sent}), flush=True)
+                print(json.dumps({"sent": venue.sent, "subscribed": venue.subscribed}), flush=True)
         venue.shutdown()
 
 
