@@ -134,7 +134,7 @@ class BookSync:
         self._buffer = []
         self.book = Book()
 
-    def current(self, like: BookSnapshot | BookDelta) -> BookSnapshot:
+    def current(self, like: Event) -> BookSnapshot:
         """Return the present book as a snapshot, with names and times of another event."""
         return BookSnapshot(
             venue=like.venue,
@@ -165,7 +165,7 @@ class BookSync:
         if self.rule.depth is not None:
             self.book.bids.cut(self.rule.depth)
             self.book.asks.cut(self.rule.depth)
-        newest: BookSnapshot | BookDelta = event
+        newest: Event = event
         wrong = self._wrong(event.checksum)
         for index, delta in enumerate(buffered):
             if wrong is not None:

@@ -39,8 +39,14 @@ MINUTE_NS = 60 * SECOND_NS
 START_MINUTES = 5
 #: The longest hole in trades that is filled; what is beyond is told as missing.
 MAX_FILL_TRADES = 20_000
-#: Live events held back while a hole before them is being filled.
+#: Live events held back while a hole before them is being filled, and for how long: a reader would sooner
+#: have trades with a hole than none.
 MAX_HELD = 20_000
+HOLD_S = 30.0
+#: A minute that REST does not have yet is asked for again this often, after 1, 2, 4 and 8 s.
+CANDLE_RETRIES = 4
+#: Ticks with data before a stream's pace is believed.
+LEARN_TICKS = 20
 
 
 @attrs.frozen(kw_only=True)
@@ -113,11 +119,13 @@ class Seen:
         keys = self._keys
         while keys:
             oldest = next(iter(keys))
-            if now_ns - keys[oldest] <= self._window_ns and len(keys) < self._entries:
+            if now_ns - keys[oldest] <= self._window_ns:
                 break
             del keys[oldest]
         if key in keys:
             return True
+        if len(keys) >= self._entries:
+            keys.popitem(last=False)
         keys[key] = now_ns
         return False
 
@@ -148,6 +156,7 @@ class Line(Generic[E]):
         self.seen_ns: int | None = None
         self.owes_within_s: float | None = None
         self._counted = 0
+        self._active = 0
         self._mean_gap_ns: float | None = None
         self._attached_ns = 0
         self._patience = 1.0
@@ -211,12 +220,14 @@ class Line(Generic[E]):
         """Look at the clock, about once a second: is something overdue?
 
         How often a stream speaks is learnt from it; one that spoke often and stops is stale, one that was
-        always quiet is not. A stream that never spoke owes something only if its venue promises that.
+        always quiet is not, nor one that speaks in bursts: its pace is that of the seconds in which it
+        spoke. A stream that never spoke owes something only if its venue promises that.
         """
         came = self.count - self._counted
         if came:
+            self._active += 1
             if self.seen_ns is not None:
-                gap = (now_ns - self.seen_ns) / came
+                gap = now_ns - self.seen_ns
                 mean = self._mean_gap_ns
                 self._mean_gap_ns = gap if mean is None else mean + (gap - mean) * 0.1
             self._counted = self.count
@@ -228,7 +239,7 @@ class Line(Generic[E]):
         if not self.carriers or self.state is not State.LIVE:
             return
         limit_s = self.context.stale_after_s
-        if self.seen_ns is not None and self.count >= 20 and self._mean_gap_ns is not None:
+        if self._active >= LEARN_TICKS and self._mean_gap_ns is not None:
             limit_s = max(limit_s, 20 * self._mean_gap_ns / SECOND_NS)
             if self.owes_within_s is not None:
                 limit_s = min(limit_s, max(self.context.stale_after_s, 3 * self.owes_within_s))
@@ -273,7 +284,8 @@ class TradeLine(Line[Trade]):
     """Trades: each once, in the order of their ids, with holes filled from REST.
 
     With consecutive ids a jump proves a hole. What comes after it is held back until REST has answered, or
-    until the missing ones arrive by themselves (the venue only reordered them).
+    until the missing ones arrive by themselves (the venue only reordered them), but no longer than `HOLD_S`.
+    Other ids prove no loss: readers are told that there may be one when the connection was away.
     """
 
     def __init__(self, channel: str, instrument: str, context: Context) -> None:
@@ -282,9 +294,26 @@ class TradeLine(Line[Trade]):
         self._ids = TradeIds.NONE if rule is None else rule.ids
         self._last_id: int | None = None
         self._last_ns = 0
+        self._last_venue_ns: int | None = None
+        self._away_ns = 0
         self._held: dict[int, Trade] = {}
+        self._held_since_ns = 0
+        # An answer is on its way, and up to which id the trades were asked for; 0 if it comes too late.
         self._wanted = False
+        self._asked_before = 0
         self._seen = Seen(context.dedupe_window_s, context.dedupe_entries)
+
+    def begin(self, now_ns: int, out: list[Event]) -> None:
+        """Start afresh, and tell of the hole that the ids cannot prove."""
+        super().begin(now_ns, out)
+        if self._away_ns and self._ids is not TradeIds.CONSECUTIVE:
+            reason = "no connection, and the venue's trade ids do not tell what was missed"
+            out.append(self.gap(self._away_ns, now_ns, reason, 0, None))
+        self._away_ns = 0
+
+    def end(self) -> None:
+        """Remember since when there is no connection."""
+        self._away_ns = self._last_ns
 
     def admit(self, event: Trade, out: list[Event]) -> None:
         """Let a trade through, hold it, or drop it."""
@@ -292,85 +321,127 @@ class TradeLine(Line[Trade]):
         if self._ids is TradeIds.CONSECUTIVE and event.id is not None:
             number = int(event.id)
             last = self._last_id
-            if (last is None or number == last + 1) and not self._held:
-                self._last_id = number
-                self._last_ns = event.received_ns
-                out.append(event)
+            if last is None or (number == last + 1 and not self._held):
+                self._pass(number, event, out)
             else:
-                self._out_of_line(number, event, out)
-        elif self._ids is TradeIds.NONE or event.id is None:
-            out.append(event)
-        elif self._seen.again(event.id, event.received_ns):
+                self._out_of_line(last, number, event, out)
+        elif (
+            self._ids is not TradeIds.NONE
+            and event.id is not None
+            and self._seen.again(event.id, event.received_ns)
+        ):
             self.duplicate()
         else:
+            self._last_ns = event.received_ns
             out.append(event)
 
-    def _out_of_line(self, number: int, event: Trade, out: list[Event]) -> None:
-        last = self._last_id
-        if last is None or number <= last or number in self._held:
-            if last is not None and last - number > 10 * MAX_FILL_TRADES:
-                # Far below what we know: the venue began its numbers anew.
+    def _pass(self, number: int, event: Trade, out: list[Event]) -> None:
+        self._last_id = number
+        self._last_ns = event.received_ns
+        self._last_venue_ns = event.venue_time_ns
+        out.append(event)
+
+    def _out_of_line(self, last: int, number: int, event: Trade, out: list[Event]) -> None:
+        if number <= last:
+            if self._began_anew(last, number, event):
+                self._give_up(out)
                 out.append(self.gap(self._last_ns, event.received_ns, "trade ids began anew", 0, None))
-                self._held.clear()
-                self._last_id, self._last_ns = number, event.received_ns
-                out.append(event)
-                return
+                self._pass(number, event, out)
+            else:
+                self.duplicate()
+            return
+        if number in self._held:
             self.duplicate()
             return
+        if not self._held:
+            self._held_since_ns = event.received_ns
         self._held[number] = event
         self._release(out)
-        if self._held and not self._wanted:
-            self._wanted = True
-            before = min(self._held)
-            self.context.wants.append(
-                WantTrades(
-                    instrument=self.instrument,
-                    after_id=str(max(last, before - 1 - MAX_FILL_TRADES)),
-                    before_id=str(before),
-                    from_ns=self._last_ns,
-                    to_ns=event.received_ns,
-                )
-            )
-        elif len(self._held) > MAX_HELD:
-            self.filled([], event.received_ns, out)
+        if len(self._held) > MAX_HELD:
+            self._give_up(out)
+        elif self._held and not self._wanted:
+            self._want()
 
-    def _release(self, out: list[Event]) -> int:
-        """Let go what follows on without a hole; return how many of it came from REST."""
+    def _began_anew(self, last: int, number: int, event: Trade) -> bool:
+        """Return whether an id below the last one is no repetition: far below it, or traded well after it."""
+        if last - number > 10 * MAX_FILL_TRADES:
+            return True
+        then, now = self._last_venue_ns, event.venue_time_ns
+        return then is not None and now is not None and now - then > MINUTE_NS
+
+    def _want(self) -> None:
+        assert self._last_id is not None, "nothing is held before the first trade"
+        first = min(self._held)
+        self._wanted = True
+        self._asked_before = first
+        self.context.wants.append(
+            WantTrades(
+                instrument=self.instrument,
+                after_id=str(max(self._last_id, first - 1 - MAX_FILL_TRADES)),
+                before_id=str(first),
+                from_ns=self._last_ns,
+                to_ns=self._held[first].received_ns,
+            )
+        )
+
+    def _release(self, out: list[Event]) -> None:
+        """Let go what follows on without a hole."""
         if self._last_id is None:
-            return 0
-        recovered = 0
+            return
         while (trade := self._held.pop(self._last_id + 1, None)) is not None:
-            self._last_id += 1
-            self._last_ns = trade.received_ns
-            recovered += trade.origin is Origin.BACKFILL
-            out.append(trade)
-        return recovered
+            self._pass(self._last_id + 1, trade, out)
+
+    def tick(self, now_ns: int, out: list[Event]) -> None:
+        """Let go what was held back for too long."""
+        super().tick(now_ns, out)
+        if self._held and now_ns - self._held_since_ns > HOLD_S * SECOND_NS:
+            self._give_up(out)
+
+    def _give_up(self, out: list[Event]) -> None:
+        """Let go all that is held; an answer that is still on its way comes too late."""
+        if self._held:
+            self._asked_before = 0
+            self._let_go({}, max(self._held), "trades missed, and REST did not answer in time", out)
 
     def filled(self, trades: Sequence[Trade], now_ns: int, out: list[Event]) -> None:
         """Take the answer to what was wanted (nothing, if it could not be had) and let go what was held."""
+        before, self._asked_before = self._asked_before, 0
         self._wanted = False
         if not self._held or self._last_id is None:
             return
-        last, last_ns = self._last_id, self._last_ns
-        first_live = min(self._held)
-        for trade in trades:
-            number = int(trade.id or 0)
-            if last < number < first_live:
-                self._held.setdefault(number, trade)
-        recovered = sum(1 for number in self._held if number < first_live)
-        missing = first_live - last - 1 - recovered
-        if recovered or missing:
-            reason = "trades missed" if recovered else "trades missed, and REST did not have them"
-            to_ns = self._held[first_live].received_ns
-            out.append(self.gap(last_ns, to_ns, reason, recovered, missing))
-        while self._held and min(self._held) <= first_live:
-            self._last_id = min(self._held) - 1
-            self._release(out)
+        last, end = self._last_id, max(self._held)
+        found = {
+            number: trade
+            for trade in trades
+            if last < (number := int(trade.id or 0)) < end and number not in self._held
+        }
+        self._let_go(found, before, "trades missed, and REST did not have them all", out)
         if self._held:
-            # Another hole behind the first: it is wanted in its turn.
-            before = min(self._held)
-            held = self._held.pop(before)
-            self._out_of_line(before, held, out)
+            # A hole that was not asked for yet, behind the one that was.
+            self._held_since_ns = now_ns
+            self._want()
+
+    def _let_go(self, found: dict[int, Trade], before: int, reason: str, out: list[Event]) -> None:
+        """Let go what is held up to the id `before`, with what was found for the holes, and tell of each."""
+        assert self._last_id is not None, "nothing is held before the first trade"
+        numbers = iter(sorted(found))
+        number = next(numbers, None)
+        for live in sorted(self._held):
+            last, last_ns = self._last_id, self._last_ns
+            recovered = []
+            while number is not None and number < live:
+                recovered.append(number)
+                number = next(numbers, None)
+            missing = live - last - 1 - len(recovered)
+            if missing and live > before:
+                return
+            trade = self._held.pop(live)
+            if missing or recovered:
+                why = reason if missing else "trades missed"
+                out.append(self.gap(last_ns, trade.received_ns, why, len(recovered), missing))
+            for lost in recovered:
+                self._pass(lost, found[lost], out)
+            self._pass(live, trade, out)
 
 
 class QuoteLine(Line[Quote]):
@@ -408,10 +479,11 @@ _TICKER_FIELDS = tuple(
     for field in attrs.fields(Ticker)
     if field.name not in {"venue", "instrument", "origin", "partial"}
 )
+_NEWS_FIELDS = tuple(name for name in _TICKER_FIELDS if name != "received_ns")
 
 
 class TickerLine(Line[Ticker]):
-    """Tickers: partial ones are merged, so that readers only see whole ones."""
+    """Tickers: partial ones are merged, so that readers only see whole ones; never the same again."""
 
     def __init__(self, channel: str, instrument: str, context: Context) -> None:
         super().__init__(channel, instrument, context)
@@ -428,8 +500,11 @@ class TickerLine(Line[Ticker]):
             whole = self._whole
             news = {name: value for name in _TICKER_FIELDS if (value := getattr(event, name)) is not None}
             event = attrs.evolve(event, partial=False) if whole is None else attrs.evolve(whole, **news)
-        self._whole = event
-        out.append(event)
+        known, self._whole = self._whole, event
+        if known is not None and all(getattr(known, name) == getattr(event, name) for name in _NEWS_FIELDS):
+            self.duplicate()
+        else:
+            out.append(event)
 
 
 class CandleLine(Line[Candle]):
@@ -445,6 +520,11 @@ class CandleLine(Line[Candle]):
         self._held: list[Candle] = []
         self._wanted = False
         self._vain = 0
+        self._again_ns = 0
+
+    def end(self) -> None:
+        """Forget the open minute: nobody knows how it went on, so it must not be closed as we knew it."""
+        self._open = None
 
     def begin(self, now_ns: int, out: list[Event]) -> None:
         """Start afresh: whatever closed meanwhile is fetched."""
@@ -473,6 +553,8 @@ class CandleLine(Line[Candle]):
 
     def _close(self, event: Candle, out: list[Event]) -> None:
         closed = self._closed_ns
+        if closed is not None and event.start_ns <= closed:
+            return  # REST was faster
         if self._wanted or (closed is not None and event.start_ns > closed + MINUTE_NS):
             if all(held.start_ns != event.start_ns for held in self._held):
                 self._held.append(event)
@@ -495,7 +577,7 @@ class CandleLine(Line[Candle]):
             self._overdue(now_ns)
 
     def _overdue(self, now_ns: int) -> None:
-        if self._wanted:
+        if self._wanted or now_ns < self._again_ns:
             return
         wait_s = self.context.backfill_after_s + self._rule.grace_s
         due = (now_ns - int(wait_s * SECOND_NS)) // MINUTE_NS * MINUTE_NS - MINUTE_NS
@@ -510,32 +592,40 @@ class CandleLine(Line[Candle]):
         """Take the answer to what was wanted, None if it could not be had, and let go what was held."""
         self._wanted = False
         had = self._closed_ns
-        by_start = {
+        held, self._held = sorted(self._held, key=lambda candle: candle.start_ns), []
+        # The stream's own word counts more than the answer's; both come first where there is one.
+        known = {
             c.start_ns: c for c in candles or () if c.closed and want.start_ns <= c.start_ns <= want.end_ns
         }
-        for held in self._held:
-            by_start.setdefault(held.start_ns, held)
-        expected = [
-            start for start in range(want.start_ns, want.end_ns + 1, MINUTE_NS) if had is None or start > had
-        ]
-        missing = [start for start in expected if start not in by_start]
+        fetched = len(known)
+        for candle in held:
+            if candle.start_ns <= want.end_ns:
+                fetched -= candle.start_ns in known
+                known[candle.start_ns] = candle
+        first = want.start_ns if had is None else had + MINUTE_NS
+        expected = range(first, want.end_ns + 1, MINUTE_NS)
+        missing = [start for start in expected if start not in known]
         recent = bool(missing) and missing[-1] >= now_ns - 4 * MINUTE_NS
-        if missing and had is not None and recent and self._vain < 3 and not self._held:
-            # REST lags behind the minute; the next tick asks again.
+        if missing and had is not None and recent and self._vain < CANDLE_RETRIES and not held:
+            # REST lags behind the minute: a later tick asks again for what is not there yet.
+            self._again_ns = now_ns + 2**self._vain * SECOND_NS
             self._vain += 1
-            return
-        self._vain = 0
-        self._held = []
-        recovered = sum(1 for candle in by_start.values() if candle.origin is Origin.BACKFILL)
-        if had is not None and expected and (missing or recovered > 1):
+            expected = range(first, missing[0], MINUTE_NS)
+            fetched -= sum(1 for start in known if start > missing[0])
+            missing = []
+        else:
+            self._vain = 0
+        if had is not None and expected and (missing or fetched > 1):
             reason = "minutes missed" if not missing else "minutes missed, and REST did not have them all"
-            out.append(self.gap(expected[0], expected[-1] + MINUTE_NS, reason, recovered, len(missing)))
-        for start in sorted(by_start):
-            if self._closed_ns is None or start > self._closed_ns:
+            out.append(self.gap(expected[0], expected[-1] + MINUTE_NS, reason, fetched, len(missing)))
+        for start in expected:
+            if start in known:
                 self._closed_ns = start
-                out.append(by_start[start])
+                out.append(known[start])
         if missing:
             self._closed_ns = max(self._closed_ns or 0, want.end_ns)
+        for candle in held:
+            self._close(candle, out)
 
 
 def _content(candle: Candle) -> tuple[str, ...]:
@@ -552,7 +642,9 @@ class BookLine(Line[BookSnapshot | BookDelta]):
         self.sync = BookSync(rule)
         self._wanted = False
         self._late = 0
-        self._newest: BookSnapshot | BookDelta | None = None
+        self._waiting_ns: int | None = None
+        self._waits = 1
+        self._newest: Event | None = None
 
     def begin(self, now_ns: int, out: list[Event]) -> None:
         """Start afresh: ask for a snapshot, unless the stream brought one before its ack."""
@@ -565,6 +657,25 @@ class BookLine(Line[BookSnapshot | BookDelta]):
         """Forget the book: with the last connection gone it is worth nothing."""
         self.sync.reset()
 
+    def tick(self, now_ns: int, out: list[Event]) -> None:
+        """Ask again for a snapshot that the stream should have brought by now, less and less often."""
+        super().tick(now_ns, out)
+        if not self.carriers or self.sync.standing is Standing.LIVE:
+            self._waiting_ns = None
+            self._waits = 1
+        elif self.sync.rule.source is Source.STREAM:
+            if self._waiting_ns is None:
+                self._waiting_ns = now_ns
+            elif now_ns - self._waiting_ns > self.context.stale_after_s * self._waits * SECOND_NS:
+                self._waiting_ns = now_ns
+                self._waits = min(self._waits * 2, 64)
+                self._resubscribe("no snapshot came")
+
+    def _resubscribe(self, reason: str) -> None:
+        self.context.wants.append(
+            WantResubscribe(channel=self.channel, instrument=self.instrument, reason=reason)
+        )
+
     def _want_snapshot(self) -> None:
         if not self._wanted and self.sync.rule.source is Source.REST:
             self._wanted = True
@@ -574,7 +685,6 @@ class BookLine(Line[BookSnapshot | BookDelta]):
         """Take what the stream says of the book."""
         self.count += 1
         before = self.sync.stale
-        self._newest = event
         if isinstance(event, BookSnapshot):
             self._result(self.sync.snapshot(event), event.received_ns, out)
         else:
@@ -588,7 +698,6 @@ class BookLine(Line[BookSnapshot | BookDelta]):
             if self.carriers:
                 self._want_snapshot()
             return
-        self._newest = snapshot
         self._result(self.sync.snapshot(snapshot), now_ns, out)
 
     def _result(self, result: list[Event] | Broken | TooOld, now_ns: int, out: list[Event]) -> None:
@@ -603,14 +712,14 @@ class BookLine(Line[BookSnapshot | BookDelta]):
             if self.sync.rule.source is Source.REST:
                 self._want_snapshot()
             else:
-                self.context.wants.append(
-                    WantResubscribe(channel=self.channel, instrument=self.instrument, reason=result.reason)
-                )
+                self._resubscribe(result.reason)
             return
         if result and self.sync.standing is Standing.LIVE and self.state is not State.LIVE:
             self._late = 0
             self.say(State.LIVE, "", now_ns, out)
-        out += result
+        if result:
+            self._newest = result[-1]
+            out += result
 
     def revived(self, now_ns: int, out: list[Event]) -> None:
         """Data came on a stale book: it is live if its sequence held."""
