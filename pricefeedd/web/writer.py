@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import struct
 import sys
 from collections import deque
@@ -70,6 +71,9 @@ class Writer:
         plain = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
         self._plain: trio.SocketStream = plain
         self._fileno = plain.socket.fileno
+        # Trio's sockets cannot send without waiting. The one inside can, and raises OSError once it is closed.
+        inner: socket.socket | None = getattr(plain.socket, "_sock", None)
+        self._send: Callable[[bytes], int] = self._write_fd if inner is None else inner.send
         self._waiting: deque[bytes] = deque()
         self._queued = 0
         self._sent = 0
@@ -95,7 +99,7 @@ class Writer:
             return self._write()
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         try:
-            sent = os.write(self._fileno(), data)
+            sent = self._send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -141,6 +145,9 @@ class Writer:
         self._break()
         self._plain.socket.close()
 
+    def _write_fd(self, data: bytes) -> int:
+        return os.write(self._fileno(), data)
+
     def _keep(self, frames: list[bytes]) -> None:
         self._waiting.extend(frames)
         self._queued += sum(map(len, frames))
@@ -165,7 +172,7 @@ class Writer:
         while self._waiting:
             chunk = self._next_chunk()
             try:
-                sent = os.write(self._fileno(), chunk)
+                sent = self._send(chunk)
             except BlockingIOError:
                 self._waiting.appendleft(chunk)
                 return False
