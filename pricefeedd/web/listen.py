@@ -35,7 +35,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
-from pricefeedd.web.daemon import Limits, Tls, WebSettings
+from pricefeedd.web.daemon import Limits, Tls
 from pricefeedd.web.reader import SHUTDOWN, Goodbye, Readers
 from pricefeedd.web.stream import WRITER
 from pricefeedd.web.writer import GONE, Writer
@@ -331,8 +331,11 @@ def _config() -> Config:
 
 async def serve(
     app: App,
-    web: WebSettings,
     *,
+    listen: Sequence[str],
+    admin_listen: Sequence[str] = (),
+    tls: Tls | None = None,
+    max_clients: int = 10_000,
     grace_s: float = 5.0,
     shutdown: Callable[[], Awaitable[object]],
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
@@ -342,17 +345,19 @@ async def serve(
     Started with the addresses it listens on: `http://127.0.0.1:8765`, `unix:/path`; those of `listen` first.
 
     Args:
-        web: Where to listen, for the public and for admins; with `tls`, TCP listeners speak TLS and unix sockets
-            stay plain. `max_clients` also bounds the connections, with some more for scrapes and probes.
+        listen: Where to listen: `host:port`, `unix:/path` or `fd://N`.
+        admin_listen: Likewise, for connections that may use what is kept from the others.
+        tls: Certificate and key for the TCP listeners; unix sockets stay plain.
+        max_clients: Bounds the connections, with some more for scrapes and probes.
 
     Raises:
         OSError: An address cannot be listened on, or the certificate cannot be read.
         ValueError: An address is none of the three forms.
     """
-    context = None if web.tls is None else _tls_context(web.tls)
+    context = None if tls is None else _tls_context(tls)
     sockets: list[tuple[socket.socket, bool]] = []
     try:
-        for addresses, admin in ((web.listen, False), (web.admin_listen, True)):
+        for addresses, admin in ((listen, False), (admin_listen, True)):
             for address in addresses:
                 sockets += [(open_socket(address), admin)]
         names = [_name(s, context is not None and s.family != socket.AF_UNIX) for s, _ in sockets]
@@ -362,10 +367,10 @@ async def serve(
             if missing:
                 log.warning("hypercorn is not as known, readers are served slowly", extra={"reason": missing})
                 await _serve_ordinary(
-                    app, sockets, web.tls, grace_s, shutdown, partial(task_status.started, names)
+                    app, sockets, tls, grace_s, shutdown, partial(task_status.started, names)
                 )
             else:
-                server = _Server(app, context, web.max_clients + _OTHER_CONNECTIONS)
+                server = _Server(app, context, max_clients + _OTHER_CONNECTIONS)
                 await server.run(sockets, grace_s, shutdown, partial(task_status.started, names))
             housekeeping.cancel_scope.cancel()
     finally:

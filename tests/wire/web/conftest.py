@@ -244,7 +244,17 @@ async def start_web(nursery: trio.Nursery) -> Callable[..., Awaitable[Web]]:
         stop, stopped = trio.Event(), trio.Event()
 
         async def run(task_status: trio.TaskStatus[list[str]]) -> None:
-            await serve(app, daemon.config.web, grace_s=grace_s, shutdown=stop.wait, task_status=task_status)
+            settings = daemon.config.web
+            await serve(
+                app,
+                listen=settings.listen,
+                admin_listen=settings.admin_listen,
+                tls=settings.tls,
+                max_clients=settings.max_clients,
+                grace_s=grace_s,
+                shutdown=stop.wait,
+                task_status=task_status,
+            )
             stopped.set()
 
         binds = await nursery.start(run)
