@@ -149,8 +149,12 @@ def _without_secrets(value: Any) -> Any:
 
 
 def _dumps(event: MutableMapping[str, Any], **_: Any) -> str:
-    # A fact of an odd type is shown by its repr: a log line never fails for what it tells.
-    return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+    # A line never fails for the oddity of its facts, such as a number that JSON readers cannot take.
+    try:
+        return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:
+        plain = {str(key): value if isinstance(value, str) else repr(value) for key, value in event.items()}
+        return orjson.dumps(plain).decode()
 
 
 def _journal_line(_: WrappedLogger, __: str, event: EventDict) -> str:
