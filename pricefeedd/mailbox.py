@@ -27,6 +27,9 @@ class Lane(IntEnum):
     BOOK = 2
 
 
+#: Names of this module: looking a member up on its enum costs as much as the rest of `offer`.
+_EVENT, _STATE, _BOOK = Lane.EVENT, Lane.STATE, Lane.BOOK
+
 #: Lanes of the events whose class decides it and whose channel is their class's.
 LANES: dict[type[Event], Lane] = {
     Trade: Lane.EVENT,
@@ -42,8 +45,8 @@ LANES: dict[type[Event], Lane] = {
 def lane_of(event: Event) -> Lane:
     """Return the lane of an event; a candle is state until it is closed."""
     if type(event) is Candle:
-        return Lane.EVENT if event.closed else Lane.STATE
-    return LANES.get(type(event), Lane.EVENT)
+        return _EVENT if event.closed else _STATE
+    return LANES.get(type(event), _EVENT)
 
 
 class Message:
@@ -192,7 +195,7 @@ class Mailbox:
         out += [_lost(topic, *lost) for topic, lost in self._dropped.items()]
         for message in self._waiting.values():
             topic = message.topic
-            if message.lane is Lane.STATE and topic in self._replaced:
+            if message.lane is _STATE and topic in self._replaced:
                 out.append(_conflated(topic, message.seq, self._replaced.pop(topic)))
             out.append(message)
         for topic, dropped in self._owed.items():
@@ -221,12 +224,12 @@ class Mailbox:
 
     def _keep(self, message: Message) -> None:
         lane = message.lane
-        if lane is Lane.STATE:
+        if lane is _STATE:
             if self._waiting.pop(message.topic, None) is not None:
                 self._replaced[message.topic] = self._replaced.get(message.topic, 0) + 1
                 self.conflated += 1
             self._waiting[message.topic] = message
-        elif lane is Lane.EVENT:
+        elif lane is _EVENT:
             self._waiting[message] = message
             self._event_bytes += len(message.text)
             if self._event_bytes > self._limit:
@@ -243,7 +246,7 @@ class Mailbox:
         self._waiting[message] = message
         self._book_bytes += len(message.text)
         if self._book_bytes > self._book_limit:
-            queued = [m for m in self._waiting.values() if m.lane is Lane.BOOK and m.topic == topic]
+            queued = [m for m in self._waiting.values() if m.lane is _BOOK and m.topic == topic]
             for stale in queued:
                 self._remove(stale)
             self._owed[topic] = len(queued)
@@ -253,18 +256,18 @@ class Mailbox:
         for message in list(self._waiting.values()):
             if self._event_bytes <= self._limit:
                 return
-            if message.lane is Lane.EVENT:
+            if message.lane is _EVENT:
                 self._remove(message)
                 first, _, count = self._dropped.get(message.topic, (message.seq, 0, 0))
                 self._dropped[message.topic] = (first, message.seq, count + 1)
                 self.lost += 1
 
     def _remove(self, message: Message) -> None:
-        if message.lane is Lane.STATE:
+        if message.lane is _STATE:
             del self._waiting[message.topic]
             return
         del self._waiting[message]
-        if message.lane is Lane.EVENT:
+        if message.lane is _EVENT:
             self._event_bytes -= len(message.text)
         else:
             self._book_bytes -= len(message.text)
