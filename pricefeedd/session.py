@@ -35,6 +35,7 @@ from pricefeedd.errors import (
     LoginRejectedError,
     SequenceGapError,
     StaleFeedError,
+    SubscriptionRejectedError,
     VenueError,
 )
 from pricefeedd.events import Event
@@ -150,22 +151,25 @@ class Session:
         self.silent = False
         self._patience_s = link.patience_s * patience
         self._ids = itertools.count(1)
+        self._wanted = {stream.name: stream for stream in (*link.feed.always, *self.streams.values())}
+        #: Streams that the venue did not answer for yet, whether it was asked already or not.
+        self._owed = set(self._wanted)
         self._requests: dict[int, _Request] = {}
-        self._resend, self._to_send = trio.open_memory_channel[tuple[str, tuple[Stream, ...]]](10_000)
+        self._resend, self._to_send = trio.open_memory_channel[tuple[str, tuple[Stream, ...], int]](10_000)
         self._logged_in = trio.Event()
         self._count: int | None = None
         self._last_frame = 0.0
-        self._last_data = 0.0
+        self._quiet_since = 0.0
         self._notes: list[Item] = []
         self._doomed = ""
+        self._last_refusal = ""
         self._again: deque[tuple[float, tuple[Stream, ...]]] = deque()
-        self._pace = trio.Lock()
 
     # --- what others may ask ---------------------------------------------------------------------------
 
     def resubscribe(self, streams: Iterable[Stream]) -> None:
         """End and begin these streams again, as soon as the venue's pace allows."""
-        known = tuple(s for s in streams if s.name in self.streams)
+        known = tuple(s for s in streams if s.name in self._wanted)
         if known and self.link.feed.transport is Transport.WEBSOCKET:
             self._queue("unsubscribe", known)
             self._queue("subscribe", known)
@@ -174,9 +178,9 @@ class Session:
         """End the session within a second: its data cannot be believed any more."""
         self._doomed = reason
 
-    def _queue(self, what: str, streams: tuple[Stream, ...]) -> None:
+    def _queue(self, what: str, streams: tuple[Stream, ...], tries: int = 1) -> None:
         try:
-            self._resend.send_nowait((what, streams))
+            self._resend.send_nowait((what, streams, tries))
         except trio.WouldBlock:
             log.warning("subscribe queue full", venue=self.link.venue, feed=self.link.feed.name)
 
@@ -190,7 +194,7 @@ class Session:
         """
         link, feed = self.link, self.link.feed
         account = link.account
-        wanted = [*feed.always, *self.streams.values()]
+        wanted = list(self._wanted.values())
         opening = link.codec.open(feed, wanted, path=self.path, now_ns=link.now_ns(), account=account)
         connect = open_websocket if feed.transport is Transport.WEBSOCKET else open_event_stream
         try:
@@ -207,12 +211,14 @@ class Session:
                 f"{link.url} did not answer the handshake within {CONNECT_S:.0f} s", venue=link.venue
             ) from None
         except HandshakeRefusedError as e:
-            raise self._refused(e) from e
+            error = self._refused(e)
+            await self._tell()
+            raise error from e
         link.stats.connections += 1
         if link.tap is not None:
             link.tap("open", feed.name, self.carrier, b"")
         self.opened = True
-        self._last_frame = self._last_data = trio.current_time()
+        self._last_frame = self._quiet_since = trio.current_time()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, socket, name=f"read:{feed.name}:{self.carrier}")
@@ -268,20 +274,28 @@ class Session:
                     )
                     continue
                 for item in said:
-                    if item.__class__ in _SIGNALS:
-                        await self._signal(socket, item)  # type: ignore[arg-type]  # told by its class
-                    else:
+                    if item.__class__ not in _SIGNALS:
                         events.append(item)  # type: ignore[arg-type]  # what is no signal is an event
+                        continue
+                    try:
+                        await self._signal(socket, item)  # type: ignore[arg-type]  # told by its class
+                    except VenueError:
+                        # What came before it in this read is good.
+                        await self._hand_on(events)
+                        raise
             stats.messages += len(frames)
             stats.last_message_ns = now_ns
-            if self._notes:
-                await self._tell()
-            if events:
-                self._last_data = self._last_frame
-                if not self.flowing.is_set():
-                    self.flowing.set()
-                    self._settle()
-                await link.emit(Batch(self.carrier, events))
+            if events or self._notes:
+                await self._hand_on(events)
+
+    async def _hand_on(self, events: list[Event]) -> None:
+        if self._notes:
+            await self._tell()
+        if events:
+            if not self.flowing.is_set():
+                self.flowing.set()
+                self._settle()
+            await self.link.emit(Batch(self.carrier, events))
 
     async def _tell(self) -> None:
         notes, self._notes = self._notes, []
@@ -331,9 +345,12 @@ class Session:
                 request.tries = SUBSCRIBE_TRIES
 
     def _accept(self, request_id: int, request: _Request, streams: tuple[Stream, ...]) -> None:
-        request.waiting -= {s.name for s in streams}
+        names = {s.name for s in streams}
+        request.waiting -= names
         if not request.waiting:
             self._requests.pop(request_id, None)
+        self._owed -= names
+        self._quiet_since = trio.current_time()
         mine = tuple(s for s in streams if s.name in self.streams)
         if mine:
             self._notes.append(StreamsAccepted(self.carrier, mine))
@@ -354,13 +371,14 @@ class Session:
             if not names:
                 log.warning("venue refused something", venue=self.link.venue, reason=signal.reason)
             return
-        if not names and len(request.streams) > 1:
+        if not names and len(request.waiting) > 1:
             # The venue does not say which one is bad: ask for each alone, so that the others are not hurt.
             self._requests.pop(signal.request_id or 0, None)
             for stream in request.streams:
-                self._queue("subscribe", (stream,))
+                if stream.name in request.waiting:
+                    self._queue("subscribe", (stream,))
             return
-        for name in names or {s.name for s in request.streams}:
+        for name in names or set(request.waiting):
             self._refuse(name, signal.reason)
             request.waiting.discard(name)
         rest = tuple(s for s in request.streams if s.name in request.waiting)
@@ -371,13 +389,16 @@ class Session:
         self._settle()
 
     def _refuse(self, name: str, reason: str) -> None:
+        self._owed.discard(name)
+        self._wanted.pop(name, None)
         stream = self.streams.pop(name, None)
         if stream is not None:
+            self._last_refusal = reason
             log.warning("subscription refused", venue=self.link.venue, stream=name, reason=reason)
             self._notes.append(StreamRefused(self.carrier, stream, reason))
 
     def _settle(self) -> None:
-        if not self._requests and self.flowing.is_set():
+        if not self._owed and self.flowing.is_set():
             self.settled.set()
 
     # --- speaking --------------------------------------------------------------------------------------
@@ -388,12 +409,14 @@ class Session:
         if feed.private and link.account is not None:
             await self._log_in(socket, link.account)
         if subscribed:
+            self._owed.clear()
+            self._settle()
             await link.emit(StreamsAccepted(self.carrier, tuple(self.streams.values())))
         else:
-            for streams in requests([*feed.always, *self.streams.values()], feed.streams_per_request):
+            for streams in requests(list(self._wanted.values()), feed.streams_per_request):
                 await self._ask(socket, "subscribe", streams)
-        async for what, streams in self._to_send:
-            await self._ask(socket, what, tuple(s for s in streams if s.name in self.streams))
+        async for what, streams, tries in self._to_send:
+            await self._ask(socket, what, tuple(s for s in streams if s.name in self._wanted), tries)
 
     async def _log_in(self, socket: Socket, account: Account) -> None:
         link = self.link
@@ -410,11 +433,11 @@ class Session:
                 ) from None
 
     async def _ask(self, socket: Socket, what: str, streams: tuple[Stream, ...], tries: int = 1) -> None:
+        # Only `_speak` asks, so this is all that keeps the venue's pace.
         if not streams:
             return
-        async with self._pace:
-            await self._send_request(socket, what, streams, tries)
-            await trio.sleep(self.link.feed.request_interval_s)
+        await self._send_request(socket, what, streams, tries)
+        await trio.sleep(self.link.feed.request_interval_s)
 
     async def _send_request(self, socket: Socket, what: str, streams: tuple[Stream, ...], tries: int) -> None:
         link, feed = self.link, self.link.feed
@@ -428,7 +451,11 @@ class Session:
             link.tap(">", feed.name, self.carrier, frame.encode() if isinstance(frame, str) else frame)
         await socket.send(frame)
         if what == "subscribe" and feed.ack is Ack.NONE:
-            await link.emit(StreamsAccepted(self.carrier, streams))
+            self._owed -= {s.name for s in streams}
+            self._settle()
+            mine = tuple(s for s in streams if s.name in self.streams)
+            if mine:
+                await link.emit(StreamsAccepted(self.carrier, mine))
 
     # --- watching --------------------------------------------------------------------------------------
 
@@ -444,8 +471,13 @@ class Session:
             if now >= ping_at:
                 frame = self.link.codec.ping(feed, now_ns=self.link.now_ns())
                 # A ping that cannot be sent within the silence allowed means the same as no answer.
-                with trio.move_on_after(feed.silence_s):
+                # Nothing can be sent behind it either: part of it may be on its way.
+                with trio.move_on_after(feed.silence_s) as scope:
                     await (socket.ping() if frame is None else socket.send(frame))
+                if scope.cancelled_caught:
+                    raise StaleFeedError(
+                        f"the venue took no ping for {feed.silence_s:.0f} s", venue=self.link.venue
+                    )
                 ping_at = now + (feed.ping_interval_s or 0)
             if now - self._last_frame > feed.silence_s:
                 raise StaleFeedError(
@@ -453,41 +485,54 @@ class Session:
                 )
             if self._doomed:
                 raise StaleFeedError(self._doomed, venue=self.link.venue)
-            if now - self._last_data > self._patience_s and not self._requests and not self.flowing.is_set():
+            if self._last_refusal and not self.streams:
+                raise SubscriptionRejectedError(
+                    f"all subscriptions were refused: {self._last_refusal}", venue=self.link.venue
+                )
+            quiet_s = now - self._quiet_since
+            if quiet_s > self._patience_s and not (self._owed or self.flowing.is_set() or feed.private):
                 # All streams are accepted and none of them speaks: a dead route, or a very quiet market.
+                # An account may rightly be silent for as long as nothing is traded on it.
                 self.silent = True
                 raise StaleFeedError(
-                    f"subscriptions were accepted, but no data came for {now - self._last_data:.0f} s",
+                    f"subscriptions were accepted, but no data came for {quiet_s:.0f} s",
                     venue=self.link.venue,
                 )
             if now >= retire_at:
                 self.retiring.set()
-            await self._unanswered(socket, now)
+            await self._unanswered(now)
             await trio.sleep(1.0)
 
-    async def _unanswered(self, socket: Socket, now: float) -> None:
+    async def _unanswered(self, now: float) -> None:
+        """Ask again for what was not answered in time, and in the end refuse it in the venue's stead.
+
+        Raises:
+            StaleFeedError: The venue answered nothing at all.
+        """
         feed = self.link.feed
         for request_id, request in list(self._requests.items()):
             if now < request.deadline:
                 continue
             del self._requests[request_id]
             waiting = tuple(s for s in request.streams if s.name in request.waiting)
-            if request.tries >= SUBSCRIBE_TRIES and feed.ack is Ack.REQUEST and self.flowing.is_set():
+            if request.tries < SUBSCRIBE_TRIES:
+                self._queue("subscribe", waiting, request.tries + 1)
+            elif feed.ack is Ack.REQUEST and self.flowing.is_set():
                 log.warning("subscription not answered, but data flows", venue=self.link.venue)
-                self._notes.append(StreamsAccepted(self.carrier, waiting))
-                await self._tell()
-            elif request.tries >= SUBSCRIBE_TRIES and not self.flowing.is_set():
+                self._accept(request_id, request, waiting)
+            elif len(self._owed) == len(self._wanted):
+                # No word on any stream: it is the venue that is out of order, and not what we ask for.
                 raise StaleFeedError("no subscription was answered", venue=self.link.venue)
-            elif request.tries >= SUBSCRIBE_TRIES:
-                for stream in waiting:
-                    reason = "the venue did not answer the subscription"
-                    self._notes.append(StreamRefused(self.carrier, stream, reason))
-                await self._tell()
-                self._again.append((now + ASK_AGAIN_S, waiting))
             else:
-                await self._ask(socket, "subscribe", waiting, request.tries + 1)
+                reason = "the venue did not answer the subscription"
+                self._notes += [
+                    StreamRefused(self.carrier, s, reason) for s in waiting if s.name in self.streams
+                ]
+                self._owed -= {s.name for s in waiting}
+                self._again.append((now + ASK_AGAIN_S, waiting))
         while self._again and now >= self._again[0][0]:
             self._queue("subscribe", self._again.popleft()[1])
+        await self._tell()
         self._settle()
 
 
