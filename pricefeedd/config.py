@@ -212,6 +212,11 @@ class _Places:
             (name for end in range(len(path), 0, -1) if (name := self._variables.get(path[:end]))), None
         )
         line = self._line(problem)
+        if variable is None and not line:
+            # A table that a variable made: the variable goes on where the problem's path ends.
+            variable = next(
+                (name for p, name in self._variables.items() if path and p[: len(path)] == path), None
+            )
         place = variable or (f"{self._source}:{line}" if line else self._source)
         shown = f"{spell(problem.path)}: " if problem.path else ""
         return f"{place}: {shown}{problem.text}{problem.value}"

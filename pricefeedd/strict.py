@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -95,11 +96,15 @@ class Strict:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         converter = self._converter = Converter(forbid_extra_keys=True)
-        converter.register_structure_hook(str, self._text)
-        converter.register_structure_hook(int, self._whole)
-        converter.register_structure_hook(float, self._number)
-        converter.register_structure_hook(bool, self._truth)
-        converter.register_structure_hook(Path, lambda value, _: Path(self._text(value, str)))
+        hooks: Mapping[type, Callable[[Any, type], Any]] = {
+            str: self._text,
+            int: self._whole,
+            float: self._number,
+            bool: self._truth,
+            Path: lambda value, _: Path(self._text(value, str)),
+        }
+        for kind, hook in hooks.items():
+            converter.register_structure_hook(kind, partial(self._not_enum, hook))
         converter.register_structure_hook_factory(attrs.has, self._class_hook)
         converter.register_structure_hook_factory(_is_array, self._array_hook)
         converter.register_structure_hook_factory(_is_mapping, self._mapping_hook)
@@ -143,8 +148,10 @@ class Strict:
                 problems += [attrs.evolve(p, value="") if hidden else p for p in e.under(name)]
             except (ValueError, TypeError) as e:
                 problems.append(Problem((name,), _said(e, attribute)))
-        problems += _validate(kind, declared, good)
-        return good, problems
+        invalid = _validate(kind, declared, good)
+        for problem in invalid:
+            good.pop(str(problem.path[0]), None)
+        return good, problems + invalid
 
     def _field(self, attribute: attrs.Attribute[Any], value: Any) -> Any:
         # A secret from the environment, as `PRICEFEEDD__...`, does not stand in the file either.
@@ -164,6 +171,10 @@ class Strict:
         if attribute.type is Any:
             return _plain(value)
         return self.structure(value, attribute.type)
+
+    def _not_enum(self, hook: Callable[[Any, type], Any], value: Any, kind: Any) -> Any:
+        # A hook for a class serves its subclasses as well, and a StrEnum is a str.
+        return self._choice_hook(kind)(value, kind) if _is_choice(kind) else hook(value, kind)
 
     # --- hooks: a value and the type it should have -------------------------------------------------------
 
@@ -308,6 +319,10 @@ def _validate(
     """Run the validators of the fields that are well typed, so that one bad field does not hide another."""
     problems = []
     instance: Any = object.__new__(kind)
+    for attribute in declared.values():
+        # A validator may look at another field, given or not.
+        if attribute.default is not attrs.NOTHING and not isinstance(attribute.default, attrs.Factory):  # type: ignore[arg-type]  # a class, whatever its stub says
+            object.__setattr__(instance, attribute.name, attribute.default)
     for name, value in good.items():
         object.__setattr__(instance, declared[name].name, value)
     for name, value in good.items():
