@@ -144,12 +144,17 @@ class Plugins:
     @property
     def broken(self) -> Mapping[str, str]:
         """Why the plugins that are not loaded are not, by their names and the names of what they bring."""
+        loaded = [record for record in self.records if record.status is Status.LOADED]
+        taken = {record.name for record in loaded} | {what for record in loaded for what in record.provides}
         trouble: dict[str, str] = {}
         for record in self.records:
-            if record.status is Status.LOADED:
+            if record in loaded:
                 continue
-            for name in (record.name, *(provided.partition(" ")[2] for provided in record.provides)):
-                trouble.setdefault(name, record.trouble)
+            if record.name not in taken:
+                trouble[record.name] = record.trouble
+            for what in record.provides:
+                if what not in taken:
+                    trouble.setdefault(what.partition(" ")[2], record.trouble)
         return trouble
 
     def require(self, kind: str, name: str) -> Venue | Sink | Elector:
