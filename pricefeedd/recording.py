@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -20,13 +20,14 @@ import attrs
 import orjson
 import trio
 
+from pricefeedd.backfill import TRIES
 from pricefeedd.bus import Bus
 from pricefeedd.errors import DecodeError, PricefeeddError, VenueError
 from pricefeedd.events import Event, Origin, State
 from pricefeedd.gate import Gate
 from pricefeedd.instruments import Directory, Instrument, InstrumentMap
-from pricefeedd.lines import Context, Want, WantBook, WantCandles, WantTrades
-from pricefeedd.rest import HttpReply, HttpRequest, RestCall
+from pricefeedd.lines import MAX_FILL_TRADES, Context, Want, WantBook, WantCandles, WantTrades
+from pricefeedd.rest import HttpReply, HttpRequest, Page, RestCall
 from pricefeedd.stats import Stats
 from pricefeedd.venue import Venue
 
@@ -95,6 +96,9 @@ class RecordingError(PricefeeddError):
     """A file is not a recording that this version reads."""
 
 
+_HEAD = {"venue": str, "market": str, "instruments": list, "channels": list}
+
+
 def read(path: Path) -> tuple[dict[str, Any], Iterator[Line]]:
     """Return the first line, and an iterator over the others; a torn last line is passed over.
 
@@ -108,18 +112,22 @@ def read(path: Path) -> tuple[dict[str, Any], Iterator[Line]]:
             raise RecordingError(
                 f"{path}: recording version {head['pricefeedd']}, this pricefeedd reads {VERSION}"
             )
+        if not all(isinstance(head[key], kind) for key, kind in _HEAD.items()):
+            raise RecordingError(f"{path}: its first line does not say what was recorded")
     except (StopIteration, orjson.JSONDecodeError, KeyError, TypeError) as e:
         raise RecordingError(f"{path}: not a pricefeedd recording") from e
     return head, _parsed(path, lines)
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    with ExitStack() as stack:
-        file = stack.enter_context(gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb"))
-        try:
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rb") as file:
             yield from file
-        except (EOFError, OSError) as e:  # the recorder was killed while it wrote
-            raise RecordingError(f"{path}: cannot be read to its end: {e}") from e
+    except EOFError:
+        return  # the recorder was killed while it wrote
+    except (OSError, zlib.error) as e:
+        raise RecordingError(f"{path}: cannot be read: {e}") from e
 
 
 def _parsed(path: Path, lines: Iterator[bytes]) -> Iterator[Line]:
@@ -128,7 +136,7 @@ def _parsed(path: Path, lines: Iterator[bytes]) -> Iterator[Line]:
             return
         try:
             row = orjson.loads(text)
-            data = base64.b64decode(row["b"]) if "b" in row else row.get("d", "").encode()
+            data = base64.b64decode(row["b"], validate=True) if "b" in row else row.get("d", "").encode()
             yield Line(
                 at_ns=row["t"],
                 kind=row["k"],
@@ -156,6 +164,24 @@ def _same_question(asked: HttpRequest, url: str) -> int:
     return int(all(recorded.get(key) == ours[key] for key in words))
 
 
+@attrs.define(eq=False)
+class _Asked:
+    """A question that a recorded answer may fit, with what came of it so far."""
+
+    want: Want
+    call: RestCall[Any]
+    items: list[Any] = attrs.field(factory=list)
+    failures: int = 0
+
+
+def _replayed(items: Iterable[Any]) -> list[Event]:
+    """Return the events among what a codec said, marked; they are not shared with anybody yet."""
+    events = [item for item in items if isinstance(item, Event)]
+    for event in events:
+        event.origin = Origin.REPLAY
+    return events
+
+
 class Replay:
     """A recording on its way through codec and gate to a bus."""
 
@@ -166,12 +192,15 @@ class Replay:
             RecordingError: Not a recording.
         """
         self.head, self._lines = read(path)
+        self._path = path
         self.venue = venue
         self.now_ns = 0
         self.frames = 0
         self._bus = bus
         self._directory = directory
         self._market = self.head["market"]
+        if self._market not in venue.rules:
+            raise RecordingError(f"{path}: holds the market {self._market}, which {venue.name} does not have")
         self._stats = stats.market(venue.name, self._market)
         self._gate = Gate(
             Context(venue=venue.name, rules=venue.rules[self._market], stats=self._stats, wants=[])
@@ -179,7 +208,7 @@ class Replay:
         self._names: dict[str, str] = {}
         self._map: InstrumentMap | None = None
         self._by_feed: dict[str, set[tuple[str, str]]] = {}
-        self._asked: list[tuple[Want, RestCall[Any]]] = []
+        self._asked: list[_Asked] = []
         self._tick_ns = 0
 
     async def run(self, *, speed: float = 1.0) -> None:
@@ -191,7 +220,15 @@ class Replay:
         Raises:
             RecordingError: The file is broken.
         """
-        async for line in self._paced(speed):
+        started = trio.current_time()
+        first_ns: int | None = None
+        for number, line in enumerate(self._lines):
+            first_ns = line.at_ns if first_ns is None else first_ns
+            due = started + (line.at_ns - first_ns) / 1e9 / speed if speed else 0.0
+            if due - trio.current_time() > 0.001:
+                await trio.sleep_until(due)
+            elif number % 50 == 0:
+                await trio.lowlevel.checkpoint()
             self.now_ns = line.at_ns
             out: list[Event] = []
             if line.at_ns - self._tick_ns > 1_000_000_000:
@@ -211,34 +248,20 @@ class Replay:
                 self._bus.publish(out)
             self._ask()
 
-    async def _paced(self, speed: float) -> AsyncIterator[Line]:
-        first_ns: int | None = None
-        started = trio.current_time()
-        for number, line in enumerate(self._lines):
-            if first_ns is None:
-                first_ns = line.at_ns
-            wait_s = started + (line.at_ns - first_ns) / 1e9 / speed - trio.current_time() if speed else 0.0
-            if wait_s > 0.001:
-                await trio.sleep(wait_s)
-            elif number % 50 == 0:
-                await trio.lowlevel.checkpoint()
-            yield line
-
     def _frame(self, line: Line, out: list[Event]) -> None:
         self.frames += 1
         self._stats.messages += 1
         self._stats.last_message_ns = line.at_ns
         try:
-            said = self.venue.codec.decode(
-                line.data, feed=self.venue.feed(line.feed), names=self._names, received_ns=line.at_ns
-            )
+            feed = self.venue.feed(line.feed)
+        except KeyError as e:
+            raise RecordingError(f"{self._path}: {self.venue.name} has no feed {line.feed!r}") from e
+        try:
+            said = self.venue.codec.decode(line.data, feed=feed, names=self._names, received_ns=line.at_ns)
         except DecodeError:
             self._stats.decode_errors += 1
             return
-        events = [item for item in said if isinstance(item, Event)]
-        for event in events:
-            event.origin = Origin.REPLAY  # not shared with anybody yet
-        self._gate.admit(events, out)
+        self._gate.admit(_replayed(said), out)
 
     def _rest(self, line: Line, out: list[Event]) -> None:
         reply = HttpReply(status=line.status, headers=line.headers, body=line.data, received_ns=line.at_ns)
@@ -247,23 +270,33 @@ class Replay:
             if _same_question(call.request, line.url) and 200 <= line.status < 300:
                 self._begin(call.parse(reply).items, out)
             return
-        best = max(self._asked, key=lambda asked: _same_question(asked[1].request, line.url), default=None)
-        if best is None or not _same_question(best[1].request, line.url):
+        best = max(self._asked, key=lambda asked: _same_question(asked.call.request, line.url), default=None)
+        if best is None or not _same_question(best.call.request, line.url):
             return
-        self._asked.remove(best)
-        want, wanted_call = best
         try:
             self.venue.rest.examine(reply)
-            items = wanted_call.parse(reply).items
-        except VenueError:
-            items = ()
+            page = best.call.parse(reply)
+        except VenueError as e:
+            best.failures += 1
+            if e.retry and (isinstance(best.want, WantBook) or best.failures < TRIES):
+                return  # the runtime asked once more
+            page = Page(items=())
+            best.items.clear()
+        best.items += _replayed(page.items)
+        if page.next is not None and len(best.items) < MAX_FILL_TRADES:
+            best.call = page.next
+            return
+        self._asked.remove(best)
+        self._answer(best.want, best.items, line.at_ns, out)
+
+    def _answer(self, want: Want, items: list[Any], now_ns: int, out: list[Event]) -> None:
         match want:
             case WantBook():
-                self._gate.book_fetched(want.instrument, items[0] if items else None, line.at_ns, out)
+                self._gate.book_fetched(want.instrument, items[0] if items else None, now_ns, out)
             case WantTrades():
-                self._gate.trades_fetched(want.instrument, items, line.at_ns, out)
+                self._gate.trades_fetched(want.instrument, items, now_ns, out)
             case WantCandles():
-                self._gate.candles_fetched(want, items or None, line.at_ns, out)
+                self._gate.candles_fetched(want, items or None, now_ns, out)
 
     def _begin(self, instruments: Any, out: list[Event]) -> None:
         """Know the instruments, and expect the topics that were recorded."""
@@ -308,4 +341,4 @@ class Replay:
                 case _:
                     call = None
             if call is not None:
-                self._asked.append((want, call))
+                self._asked.append(_Asked(want, call))
