@@ -186,6 +186,10 @@ def _raises() -> Sequence[Venue]:
     raise RuntimeError("no licence file")
 
 
+def _none() -> Sequence[Venue]:
+    return []
+
+
 def _exits() -> Sequence[Venue]:
     raise SystemExit(3)
 
@@ -216,7 +220,7 @@ class NotAttrs:
         (SystemExit("bye"), "cannot be imported (SystemExit: bye)"),
         (SyntaxError("bad"), "cannot be imported (SyntaxError: bad)"),
         (types.ModuleType("empty"), "implements no hook; mark its functions with @hookimpl"),
-        (plugin(pricefeedd_venuse=list), "a hook that does not exist"),
+        (plugin(pricefeedd_venuse=_none), "a hook that does not exist"),
         (plugin(pricefeedd_venues=_raises), "pricefeedd_venues() failed (RuntimeError: no licence file)"),
         (plugin(pricefeedd_venues=_exits), "pricefeedd_venues() failed (SystemExit: 3)"),
         (plugin(pricefeedd_venues=lambda: venue("x")), "pricefeedd_venues() failed (TypeError"),
