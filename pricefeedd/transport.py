@@ -109,22 +109,25 @@ class NetworkDialer:
     ) -> HttpReply:
         """Send one request through the pool."""
         try:
-            async with self._http.stream(method, url, headers=dict(headers), content=body) as response:
-                parts = []
-                size = 0
-                async for part in response.aiter_bytes():
-                    parts.append(part)
-                    size += len(part)
-                    if size > MAX_REPLY_BYTES:
-                        raise ConnectError(f"reply of {url} is larger than {MAX_REPLY_BYTES} bytes")
-                return HttpReply(
-                    status=response.status_code,
-                    headers={name.lower(): value for name, value in response.headers.items()},
-                    body=b"".join(parts),
-                    received_ns=self._now_ns(),
-                )
+            with trio.CancelScope() as scope:
+                async with self._http.stream(method, url, headers=dict(headers), content=body) as response:
+                    parts = []
+                    size = 0
+                    async for part in response.aiter_bytes():
+                        parts.append(part)
+                        size += len(part)
+                        if size > MAX_REPLY_BYTES:
+                            # Leaving the loop would leave httpx's generators to the garbage collector.
+                            scope.cancel()
+                    return HttpReply(
+                        status=response.status_code,
+                        headers={name.lower(): value for name, value in response.headers.items()},
+                        body=b"".join(parts),
+                        received_ns=self._now_ns(),
+                    )
+            raise ConnectError(f"reply of {url} is larger than {MAX_REPLY_BYTES} bytes")
         except httpx.HTTPError as e:
-            raise ConnectError(f"cannot reach {urlsplit(url).netloc}: {str(e) or type(e).__name__}") from e
+            raise ConnectError(f"cannot reach {urlsplit(url).netloc}: {_words(e)}") from e
 
 
 def _why(error: OSError) -> str:
@@ -133,6 +136,16 @@ def _why(error: OSError) -> str:
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     return str(cause or error)
+
+
+def _words(error: BaseException) -> str:
+    """Return the first text in a chain of errors; httpx hides what TLS had to say in its causes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if str(cause):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
 
 
 class HandshakeRefusedError(VenueError):
