@@ -15,13 +15,14 @@ from typing import Any
 import trio
 
 from pricefeedd.backfill import RestTap
-from pricefeedd.bus import Bus, Pattern
+from pricefeedd.bus import Bus
 from pricefeedd.config import Config, build
 from pricefeedd.errors import leaves
 from pricefeedd.events import Event
 from pricefeedd.instruments import Directory
+from pricefeedd.lanes import Lanes
 from pricefeedd.loader import Plugins, load_plugins
-from pricefeedd.mailbox import Mailbox, Message
+from pricefeedd.mailbox import Message
 from pricefeedd.session import Tap
 from pricefeedd.stats import Stats
 from pricefeedd.supervisor import Surroundings, VenueRuntime
@@ -43,15 +44,8 @@ class Events:
     def __init__(self, bus: Bus, runtime: VenueRuntime, stats: Stats) -> None:
         self.runtime = runtime
         self.stats = stats
-        self._news = trio.Event()
+        self._lanes = Lanes(bus, ["*:*:*"], limit_bytes=WAITING_BYTES)
         self._ready: list[Event] = []
-        self._mailbox: Mailbox = bus.mailbox(limit_bytes=WAITING_BYTES, flush=self._wake)
-        # The caller takes when it likes: from the mailbox's view it always lags.
-        self._mailbox.lag()
-        bus.subscribe(self._mailbox, Pattern("*:*:*"))
-
-    def _wake(self) -> None:
-        self._news.set()
 
     def __aiter__(self) -> Events:
         return self
@@ -59,10 +53,7 @@ class Events:
     async def __anext__(self) -> Event:
         """Return the next event; waits for ever if none comes."""
         while not self._ready:
-            self._ready = [m.event for m in reversed(self._mailbox.take()) if isinstance(m, Message)]
-            if not self._ready:
-                self._news = trio.Event()
-                await self._news.wait()
+            self._ready = [m.event for m in reversed(await self._lanes.receive()) if isinstance(m, Message)]
         await trio.lowlevel.checkpoint()
         return self._ready.pop()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,14 +18,14 @@ import trio
 
 from pricefeedd import __version__, notify
 from pricefeedd.backfill import RestTap
-from pricefeedd.bus import Bus, Pattern
+from pricefeedd.bus import Bus
 from pricefeedd.config import Config
 from pricefeedd.errors import ServiceAwayError
 from pricefeedd.events import CHANNELS
-from pricefeedd.hookspecs import Delivery
 from pricefeedd.instruments import Directory
+from pricefeedd.lanes import Lanes
 from pricefeedd.loader import Plugins
-from pricefeedd.mailbox import Mailbox, Message
+from pricefeedd.mailbox import Message
 from pricefeedd.session import Tap
 from pricefeedd.stats import Stats
 from pricefeedd.supervisor import Surroundings, VenueRuntime, supervise
@@ -43,39 +43,18 @@ SINK_BYTES = 16 << 20
 STUCK_S = 15.0
 
 
-class SinkLanes:
-    """A sink's end of a mailbox."""
+class SinkLanes(Lanes):
+    """What a sink reads: all topics, without the notices that concern only its own lag."""
 
     def __init__(self, bus: Bus) -> None:
-        self._bus = bus
-        self._news = trio.Event()
-        self._ending = False
-        self.mailbox: Mailbox = bus.mailbox(limit_bytes=SINK_BYTES, flush=self.flush)
-        self.mailbox.lag()
-        for channel in CHANNELS:
-            bus.subscribe(self.mailbox, Pattern(f"{channel}:*:*"))
+        super().__init__(bus, [f"{channel}:*:*" for channel in CHANNELS], limit_bytes=SINK_BYTES)
 
-    def flush(self) -> None:
-        """Wake the sink."""
-        self._news.set()
-
-    def end(self) -> None:
-        """Let the sink take what waits, and then no more."""
-        self._ending = True
-        self._bus.leave(self.mailbox)
-        self._news.set()
-
-    async def receive(self) -> Sequence[Delivery]:
+    async def receive(self) -> list[Message]:  # type: ignore[override]  # a narrower answer
         """Wait until there is something, and return all of it in order."""
         while True:
-            found = [m for m in self.mailbox.take() if isinstance(m, Message)]
+            found = [m for m in await super().receive() if isinstance(m, Message)]
             if found:
-                await trio.lowlevel.checkpoint()
                 return found
-            if self._ending:
-                raise trio.EndOfChannel
-            await self._news.wait()
-            self._news = trio.Event()
 
 
 class Daemon:
