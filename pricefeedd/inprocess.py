@@ -23,9 +23,9 @@ from pricefeedd.instruments import Directory
 from pricefeedd.lanes import Lanes
 from pricefeedd.loader import Plugins, load_plugins
 from pricefeedd.mailbox import Message
+from pricefeedd.runtime import Surroundings, VenueRuntime
 from pricefeedd.session import Tap
 from pricefeedd.stats import Stats
-from pricefeedd.supervisor import Surroundings, VenueRuntime
 from pricefeedd.transport import Dialer, NetworkDialer
 from pricefeedd.venue import Venue
 

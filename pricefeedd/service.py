@@ -26,9 +26,10 @@ from pricefeedd.instruments import Directory
 from pricefeedd.lanes import Lanes
 from pricefeedd.loader import Plugins
 from pricefeedd.mailbox import Message
+from pricefeedd.runtime import Surroundings, VenueRuntime
 from pricefeedd.session import Tap
 from pricefeedd.stats import Stats
-from pricefeedd.supervisor import Surroundings, VenueRuntime, supervise
+from pricefeedd.supervisor import supervise
 from pricefeedd.transport import Dialer, NetworkDialer
 from pricefeedd.web.app import create_app
 from pricefeedd.web.listen import serve

@@ -76,11 +76,16 @@ class StreamsAccepted:
 
 @attrs.frozen
 class StreamRefused:
-    """The venue will not serve this stream."""
+    """The venue will not serve this stream.
+
+    Attributes:
+        final: The venue said so; False if it only did not answer.
+    """
 
     carrier: int
     stream: Stream
     reason: str
+    final: bool = True
 
 
 Item = Batch | StreamsAccepted | StreamRefused
@@ -526,7 +531,9 @@ class Session:
             else:
                 reason = "the venue did not answer the subscription"
                 self._notes += [
-                    StreamRefused(self.carrier, s, reason) for s in waiting if s.name in self.streams
+                    StreamRefused(self.carrier, s, reason, final=False)
+                    for s in waiting
+                    if s.name in self.streams
                 ]
                 self._owed -= {s.name for s in waiting}
                 self._again.append((now + ASK_AGAIN_S, waiting))

@@ -1,54 +1,33 @@
-"""Keeps venues alive: one loop per venue, its connections, and what to do when one ends.
+"""Keeps connections alive: what to do when a session ends, and before it does.
 
 Venue failures stop here. This module and `loader`, the two borders with plugin code, alone catch Exception.
 """
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import attrs
 import structlog
 import trio
 
-from pricefeedd.backfill import (
-    Backfill,
-    BookFetched,
-    CandlesFetched,
-    Fetched,
-    RestClient,
-    RestTap,
-    TradesFetched,
-    allowed,
-)
+from pricefeedd.backfill import allowed
 from pricefeedd.breaker import Breaker, Circuit
-from pricefeedd.bus import Bus
 from pricefeedd.codec import Stream
-from pricefeedd.config import SubscribeConfig, VenueConfig
-from pricefeedd.errors import VenueError, leaves
-from pricefeedd.events import Event, Origin, State, Status
-from pricefeedd.gate import Gate, TopicKey
-from pricefeedd.instruments import Directory, Instrument, InstrumentMap, UnknownInstrumentError
+from pricefeedd.errors import LoginRejectedError, VenueError, leaves
+from pricefeedd.events import State
+from pricefeedd.gate import TopicKey
 from pricefeedd.limits import Bucket, backoff
-from pricefeedd.lines import Context, WantResubscribe
-from pricefeedd.session import Batch, Item, Link, Session, StreamRefused, StreamsAccepted, Tap
-from pricefeedd.stats import Stats
-from pricefeedd.transport import Dialer
-from pricefeedd.venue import Feed, Venue
+from pricefeedd.session import Link, Session
+from pricefeedd.venue import Feed
 
 log = structlog.get_logger("pricefeedd.supervisor")
 
-#: Batches between the sessions of a venue and its gate. When it is full the sessions wait, and then their
-#: sockets: we are short of CPU, and TCP tells the venue.
-BATCHES = 64
-TICK_S = 1.0
 #: A new connection must bring data within this time before the old one is let go.
 SETTLE_S = 30.0
-#: Instrument lists are read again this often: new listings appear, contracts expire.
-RELOAD_S = 3600.0
+#: What a venue definitely refused is asked for again after this time.
+ASK_AGAIN_S = 3600.0
 
 
 @attrs.frozen
@@ -61,30 +40,6 @@ class Lost:
     state: State
 
 
-@attrs.frozen
-class Tick:
-    """A second went by."""
-
-
-@attrs.frozen(kw_only=True)
-class Surroundings:
-    """What every venue's runtime needs of the daemon.
-
-    Attributes:
-        now_ns: Wall clock, ns since the Unix epoch UTC.
-        tap: Given each frame, for recordings.
-        rest_tap: Given each REST answer, for recordings.
-    """
-
-    bus: Bus
-    directory: Directory
-    stats: Stats
-    dialer: Dialer
-    now_ns: Callable[[], int]
-    tap: Tap | None = None
-    rest_tap: RestTap | None = None
-
-
 class Connection:
     """One planned connection: its streams, and the session that now carries them.
 
@@ -92,6 +47,8 @@ class Connection:
         streams: The streams by name.
         topics: The topics that each stream brings, by the stream's name.
         session: The session now in charge; None while there is none.
+        refused: Streams that the venue would not serve, by name, and the Trio time until which they are not
+            asked for again.
         next_try: Trio time of the next attempt, while waiting for it.
     """
 
@@ -101,6 +58,7 @@ class Connection:
         self.streams: dict[str, Stream] = {}
         self.topics: dict[str, set[TopicKey]] = {}
         self.session: Session | None = None
+        self.refused: dict[str, float] = {}
         self.sessions = 0
         self.patience = 1.0
         self.path_index = 0
@@ -118,6 +76,16 @@ class Connection:
         """The feed's path, or the fallback that is being tried."""
         paths = (self.feed.path, *self.feed.fallback_paths)
         return paths[self.path_index % len(paths)]
+
+    def wanted(self, now: float) -> list[Stream]:
+        """Return the streams to ask for: not those that were refused lately, unless nothing else is left."""
+        asked = [s for s in self.streams.values() if self.refused.get(s.name, 0.0) <= now]
+        return asked or list(self.streams.values())
+
+    @property
+    def up(self) -> bool:
+        """Whether a session is open now."""
+        return self.session is not None and self.session.opened and self.next_try is None
 
     def all_topics(self) -> frozenset[TopicKey]:
         """Return every topic that it brings."""
@@ -148,303 +116,42 @@ async def _first(*events: trio.Event) -> None:
             nursery.start_soon(wait, event)
 
 
-class VenueRuntime:
-    """One venue at work."""
+class Keeper:
+    """Keeps one connection for ever: backoff and breaker after a failure, a new one before the old one ends."""
 
-    def __init__(self, venue: Venue, config: VenueConfig, around: Surroundings) -> None:
-        self.venue = venue.configure(venue, config.settings)
-        self.config = config
-        self.name = config.name
-        self.endpoints = {**self.venue.endpoints, **config.endpoints}
-        self.around = around
-        self.gates: dict[str, Gate] = {}
-        self.connections: list[Connection] = []
-        self.last_turn = trio.current_time()
-        self.buckets = {budget.name: Bucket(budget) for budget in self.venue.budgets}
-        self._breakers: dict[str, Breaker] = {}
-        self._by_topic: dict[TopicKey, list[tuple[Connection, Stream]]] = {}
-        self._by_stream: dict[Stream, set[TopicKey]] = {}
-        self._maps: dict[str, InstrumentMap] = {}
-        self._send, self._receive = trio.open_memory_channel[tuple[str, Item | Lost | Tick | Fetched]](
-            BATCHES
-        )
-        self.rest = RestClient(
-            self.venue,
-            self.endpoints,
-            dialer=around.dialer,
-            buckets=self.buckets,
-            breaker=self.breaker,
-            tap=around.rest_tap,
-        )
-        self._backfill = Backfill(
-            self.rest,
-            self.venue,
-            deliver=self._emit,
-            stats=partial(around.stats.market, self.name),
-            now_ns=around.now_ns,
-        )
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        link: Callable[[], Link],
+        breaker: Breaker,
+        bucket: Bucket | None,
+        tell: Callable[[Lost], Awaitable[None]],
+    ) -> None:
+        """Prepare to keep a connection.
 
-    # --- life ------------------------------------------------------------------------------------------
+        Args:
+            link: Returns what a new session needs, as it is now.
+            bucket: What a connection attempt draws 1 from.
+            tell: Hears of each connection that ended.
+        """
+        self._connection = connection
+        self._link = link
+        self._breaker = breaker
+        self._bucket = bucket
+        self._tell = tell
 
     async def run(self) -> None:
-        """Serve the venue until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._loop, nursery, name=f"gate:{self.name}")
-            nursery.start_soon(self._tick, name=f"tick:{self.name}")
-            for market in dict.fromkeys(s.market for s in self.config.subscribe):
-                nursery.start_soon(self._market, market, nursery, name=f"market:{self.name}:{market}")
-
-    def breaker(self, endpoint: str) -> Breaker:
-        """Return the circuit breaker of an endpoint."""
-        found = self._breakers.get(endpoint)
-        if found is None:
-            session = self.config.session
-
-            def changed(state: Circuit) -> None:
-                log.warning("circuit breaker", venue=self.name, endpoint=endpoint, state=state.value)
-                self._show_breakers()
-
-            found = self._breakers[endpoint] = Breaker(
-                failures=session.breaker_failures, open_s=session.breaker_open_s, on_change=changed
-            )
-            self._show_breakers()
-        return found
-
-    def _show_breakers(self) -> None:
-        states = {endpoint: breaker.state.value for endpoint, breaker in self._breakers.items()}
-        for market in self.gates:
-            mine = {feed.endpoint for feed in self.venue.feeds if feed.market == market}
-            self.around.stats.market(self.name, market).breakers = {
-                endpoint: state
-                for endpoint, state in states.items()
-                if endpoint in mine or endpoint.startswith(market)
-            }
-
-    async def _emit(self, market: str, item: Item | Lost | Tick | Fetched) -> None:
-        await self._send.send((market, item))
-
-    async def _tick(self) -> None:
-        while True:
-            await trio.sleep(TICK_S)
-            await self._emit("", Tick())
-
-    # --- the loop: the only owner of the gates ----------------------------------------------------------
-
-    async def _loop(self, nursery: trio.Nursery) -> None:
-        """Pass everything through the gates to the bus, in the order in which it came."""
-        bus = self.around.bus
-        async for market, item in self._receive:
-            out: list[Event] = []
-            if type(item) is Batch:
-                gate = self.gates[market]
-                gate.admit(item.events, out)
-                if out:
-                    bus.publish(out)
-                if gate.context.wants:
-                    self._fetch(market, gate, nursery)
-                continue
-            now_ns = self.around.now_ns()
-            if type(item) is Tick:
-                self.last_turn = trio.current_time()
-                for name, gate in self.gates.items():
-                    gate.tick(now_ns, out)
-                    self._count(name, gate)
-            else:
-                self._turn(self.gates[market], item, now_ns, out)
-            if out:
-                bus.publish(out)
-            for name, gate in self.gates.items():
-                if gate.context.wants:
-                    self._fetch(name, gate, nursery)
-
-    def _turn(self, gate: Gate, item: Any, now_ns: int, out: list[Event]) -> None:
-        match item:
-            case StreamsAccepted(carrier, streams):
-                gate.accepted(carrier, self._topics(streams), now_ns, out)
-            case StreamRefused(_, stream, reason):
-                for channel, instrument in self._topics([stream]):
-                    line = gate.line(channel, instrument)
-                    if line is not None and not line.carriers:
-                        line.say(State.DOWN, f"refused by the venue: {reason}", now_ns, out)
-            case Lost(carrier, topics, reason, state):
-                gate.lost(carrier, topics, reason, now_ns, out, state=state)
-            case BookFetched(want, book):
-                gate.book_fetched(want.instrument, book, now_ns, out)
-            case TradesFetched(want, trades):
-                gate.trades_fetched(want.instrument, trades, now_ns, out)
-            case CandlesFetched(want, candles):
-                gate.candles_fetched(want, candles, now_ns, out)
-
-    def _topics(self, streams: Iterable[Stream]) -> list[TopicKey]:
-        return [topic for stream in streams for topic in self._by_stream.get(stream, ())]
-
-    def _count(self, market: str, gate: Gate) -> None:
-        counts: dict[str, int] = {}
-        for line in gate:
-            counts[line.channel] = counts.get(line.channel, 0) + line.count
-        self.around.stats.market(self.name, market).events = counts
-
-    def _fetch(self, market: str, gate: Gate, nursery: trio.Nursery) -> None:
-        for want in gate.take_wants():
-            if isinstance(want, WantResubscribe):
-                self._resubscribe(gate, want)
-                continue
-            instrument = self._maps[market].find(want.instrument)
-            # One task per hole; a line wants one thing at a time, so there are never more than lines.
-            nursery.start_soon(self._backfill.fetch, market, want, instrument)
-
-    def _resubscribe(self, gate: Gate, want: WantResubscribe) -> None:
-        """Ask again for one topic's streams; if everything on the connection is stale, replace that."""
-        for connection, stream in self._by_topic.get((want.channel, want.instrument), ()):
-            session = connection.session
-            if session is None:
-                continue
-            lines = [gate.line(*topic) for topic in connection.all_topics()]
-            spoke = [line for line in lines if line is not None and line.seen_ns is not None]
-            if want.reason == "stale" and spoke and all(line.state is State.STALE for line in spoke):
-                session.doom("all its streams are stale")
-            else:
-                log.info("resubscribing", venue=self.name, stream=stream.name, reason=want.reason)
-                session.resubscribe([stream])
-
-    # --- markets ---------------------------------------------------------------------------------------
-
-    async def _market(self, market: str, nursery: trio.Nursery) -> None:
-        """Learn the instruments, plan the connections, and keep them."""
-        session = self.config.session
-        stats = self.around.stats.market(self.name, market)
-        gate = self.gates[market] = Gate(
-            Context(
-                venue=self.name,
-                rules=self.venue.rules[market],
-                stats=stats,
-                wants=[],
-                stale_after_s=session.stale_after_s,
-                backfill_after_s=session.backfill_after_s,
-                dedupe_window_s=session.dedupe_window_s,
-                dedupe_entries=session.dedupe_entries,
-            )
-        )
-        asked = [s for s in self.config.subscribe if s.market == market]
-        unknown = await self._learn(market, gate, asked, nursery)
-        while True:
-            await trio.sleep(RELOAD_S)
-            if unknown:
-                unknown = await self._learn(market, gate, asked, nursery)
-
-    async def _learn(
-        self, market: str, gate: Gate, asked: list[SubscribeConfig], nursery: trio.Nursery
-    ) -> bool:
-        """Load the instruments and begin what is not yet served; return whether something stays unknown."""
-        instruments = await self._instruments(market)
-        self._maps[market] = instruments
-        self.around.directory.put(instruments)
-        unknown = False
-        out: list[Event] = []
-        fresh: list[tuple[str, Instrument]] = []
-        for subscribe in asked:
-            for spelling in subscribe.instruments:
-                try:
-                    found = _meant(instruments, spelling)
-                except UnknownInstrumentError as e:
-                    unknown = True
-                    log.error(  # noqa: TRY400  # the operator's mistake, not a crash
-                        "unknown instrument", venue=self.name, market=market, reason=str(e)
-                    )
-                    out += [self._down(channel, spelling, str(e)) for channel in subscribe.channels]
-                    continue
-                fresh += [(channel, instrument) for instrument in found for channel in subscribe.channels]
-        begun = self._plan(market, gate, fresh, out)
-        if out:
-            self.around.bus.publish(out)
-        for connection in begun:
-            name = f"connection:{self.name}:{connection.feed.name}:{connection.index}"
-            nursery.start_soon(self._keep, market, connection, name=name)
-        return unknown
-
-    def _down(self, channel: str, instrument: str, reason: str) -> Status:
-        return Status(
-            venue=self.name,
-            instrument=instrument,
-            received_ns=self.around.now_ns(),
-            origin=Origin.DERIVED,
-            topic_channel=channel,
-            state=State.DOWN,
-            reason=reason,
-        )
-
-    async def _instruments(self, market: str) -> InstrumentMap:
-        delays = backoff()
-        while True:
-            try:
-                found = await self.rest.fetch_all(self.venue.rest.instruments(market))
-            except VenueError as e:
-                delay = max(next(delays), e.retry_after_s or 0)
-                self.around.stats.market(self.name, market).failed(str(e), self.around.now_ns())
-                log.warning(
-                    "instruments not loaded",
-                    venue=self.name,
-                    market=market,
-                    reason=str(e),
-                    delay_s=round(delay, 1),
-                )
-                await trio.sleep(delay)
-            else:
-                if self.name != self.venue.name:
-                    found = [attrs.evolve(instrument, venue=self.name) for instrument in found]
-                return InstrumentMap(self.name, market, found)
-
-    def _plan(
-        self, market: str, gate: Gate, fresh: list[tuple[str, Instrument]], out: list[Event]
-    ) -> list[Connection]:
-        """Spread streams over connections; return the connections that are new."""
-        begun: list[Connection] = []
-        open_now: dict[str, tuple[Connection, set[str]]] = {}
-        per_connection = self.config.session.instruments_per_connection
-        for channel, instrument in fresh:
-            topic = (channel, instrument.name)
-            if topic in self._by_topic:
-                continue
-            streams = self.venue.codec.streams(channel, instrument)
-            if not streams:
-                out.append(self._down(channel, instrument.name, f"{self.venue.title} has no {channel} here"))
-                continue
-            owes = [s.owes_within_s for s in streams if s.owes_within_s is not None]
-            line = gate.expect(channel, instrument.name, owes_within_s=min(owes, default=None))
-            served = self.around.bus.topic(channel, self.name, instrument.name)
-            if channel == "book":
-                served.book = partial(gate.book, instrument.name)
-            line.say(State.CONNECTING, "", self.around.now_ns(), out)
-            for stream in streams:
-                feed = self.venue.feed(stream.feed)
-                connection, carried = open_now.get(feed.name, (None, set()))
-                full = connection is not None and (
-                    (instrument.name not in carried and len(carried) >= per_connection)
-                    or len(connection.streams) + len(feed.always) >= feed.streams_per_connection
-                )
-                if connection is None or full:
-                    index = sum(1 for c in self.connections if c.feed.name == feed.name)
-                    connection, carried = Connection(feed, index), set()
-                    open_now[feed.name] = (connection, carried)
-                    self.connections.append(connection)
-                    begun.append(connection)
-                carried.add(instrument.name)
-                connection.add(stream, topic)
-                self._by_stream.setdefault(stream, set()).add(topic)
-                self._by_topic.setdefault(topic, []).append((connection, stream))
-        return begun
-
-    # --- connections -----------------------------------------------------------------------------------
-
-    async def _keep(self, market: str, connection: Connection) -> None:
-        """Keep one connection for ever: backoff and breaker after a failure, a new one before the old ends."""
+        """Keep the connection until cancelled, or until our credentials are refused."""
+        connection = self._connection
         delays = backoff()
         async with trio.open_nursery() as nursery:
-            run = await self._begin(market, connection, nursery)
+            await self._allowed()
+            run = self._begin(nursery)
             while True:
                 await _first(run.ended, run.session.retiring)
                 if not run.ended.is_set():
-                    successor = await self._replace(market, connection, run, nursery)
+                    successor = await self._replace(run, nursery)
                     if successor is not None:
                         run = successor
                         continue
@@ -455,76 +162,74 @@ class VenueRuntime:
                         continue
                 if run.session.flowing.is_set():
                     delays = backoff()
-                delay = self._after(market, connection, run, next(delays))
-                await self._lost(market, connection, run)
+                delay = self._after(run, next(delays))
+                await self._lost(run)
                 if delay is None:
                     return
                 connection.next_try = trio.current_time() + delay
                 await trio.sleep(delay)
-                run = await self._begin(market, connection, nursery)
+                await self._allowed()
+                run = self._begin(nursery)
 
-    async def _replace(
-        self, market: str, connection: Connection, old: _Run, nursery: trio.Nursery
-    ) -> _Run | None:
+    async def _allowed(self) -> None:
+        """Wait for leave to dial."""
+        await allowed(self._breaker.wait_s)
+        if self._bucket is not None:
+            await allowed(partial(self._bucket.take, 1.0))
+
+    async def _replace(self, old: _Run, nursery: trio.Nursery) -> _Run | None:
         """Make before break: return the new run once it brings data, None if that failed."""
-        run = await self._begin(market, connection, nursery)
+        async with trio.open_nursery() as asking:
+
+            async def give_up() -> None:
+                await old.ended.wait()
+                asking.cancel_scope.cancel()
+
+            asking.start_soon(give_up)
+            await self._allowed()
+            asking.cancel_scope.cancel()
+        if old.ended.is_set():
+            return None
+        run = self._begin(nursery)
         with trio.move_on_after(SETTLE_S):
             await _first(run.ended, run.session.settled)
         if run.ended.is_set() or not run.session.flowing.is_set():
             run.scope.cancel()
             await run.ended.wait()
-            self._after(market, connection, run, 0.0)
-            await self._lost(market, connection, run)
-            connection.session = old.session
+            self._after(run, 0.0)
+            await self._lost(run)
+            self._connection.session = old.session
             return None
-        log.info("connection replaced", venue=self.name, feed=connection.feed.name, index=connection.index)
+        link = run.session.link
+        log.info("connection replaced", venue=link.venue, feed=link.feed.name, index=self._connection.index)
         old.scope.cancel()
         await old.ended.wait()
-        await self._lost(market, connection, old)
+        await self._lost(old)
         return run
 
-    async def _begin(self, market: str, connection: Connection, nursery: trio.Nursery) -> _Run:
-        """Wait for leave to dial, then start a session in the background."""
-        feed = connection.feed
-        breaker = self.breaker(feed.endpoint)
-        await allowed(breaker.wait_s)
-        bucket = self.buckets.get(feed.connect_budget)
-        if bucket is not None:
-            await allowed(partial(bucket.take, 1.0))
-        stats = self.around.stats.market(self.name, market)
+    def _begin(self, nursery: trio.Nursery) -> _Run:
+        """Start a session in the background."""
+        connection, link = self._connection, self._link()
         if connection.sessions:
-            stats.reconnects += 1
+            link.stats.reconnects += 1
         connection.sessions += 1
-        link = Link(
-            venue=self.name,
-            codec=self.venue.codec,
-            feed=feed,
-            url=self.endpoints[feed.endpoint],
-            names=self._maps[market].names,
-            dialer=self.around.dialer,
-            stats=stats,
-            now_ns=self.around.now_ns,
-            emit=partial(self._emit, market),
-            tap=self.around.tap,
-            patience_s=self.config.session.stale_after_s,
-        )
         session = Session(
-            link, connection.streams.values(), path=connection.path, patience=connection.patience
+            link, connection.wanted(trio.current_time()), path=connection.path, patience=connection.patience
         )
         run = _Run(session)
         connection.session = session
         connection.next_try = None
-        connection.since_ns = self.around.now_ns()
-        nursery.start_soon(self._guard, connection, run, breaker)
+        connection.since_ns = link.now_ns()
+        nursery.start_soon(self._guard, run, name=f"session:{link.venue}:{link.feed.name}:{session.carrier}")
         return run
 
-    async def _guard(self, connection: Connection, run: _Run, breaker: Breaker) -> None:
+    async def _guard(self, run: _Run) -> None:
         """Run a session and keep its failure; nothing but Cancelled of our own caller leaves here."""
 
         async def praise() -> None:
             await run.session.flowing.wait()
-            breaker.success()
-            connection.patience = 1.0
+            self._breaker.success()
+            self._connection.patience = 1.0
 
         try:
             with run.scope:
@@ -535,94 +240,53 @@ class VenueRuntime:
             run.error = next(leaves(group))
         except* Exception as group:
             run.error = next(leaves(group))
-            log.exception("session crashed", venue=self.name, feed=connection.feed.name)
+            link = run.session.link
+            log.exception("session crashed", venue=link.venue, feed=link.feed.name)
         finally:
             run.ended.set()
 
-    def _after(self, market: str, connection: Connection, run: _Run, delay: float) -> float | None:
+    def _after(self, run: _Run, delay: float) -> float | None:
         """Draw the conclusions from a session's end; return the seconds to wait, None to give up."""
-        error, session = run.error, run.session
+        error, session, connection = run.error, run.session, self._connection
+        link = session.link
         if error is None:
             return delay
         reason = str(error)
         connection.last_error = reason
-        self.around.stats.market(self.name, market).failed(reason, self.around.now_ns())
-        breaker = self.breaker(connection.feed.endpoint)
+        link.stats.failed(reason, link.now_ns())
         if session.silent:
             connection.patience = min(connection.patience * 2, 64.0)
             connection.path_index += 1
         elif not session.flowing.is_set():
-            breaker.failure(trio.current_time())
-        retry = not isinstance(error, VenueError) or error.retry
-        if isinstance(error, VenueError) and error.retry_after_s:
-            delay = max(delay, error.retry_after_s)
-        if retry:
-            log.warning(
-                "session lost",
-                venue=self.name,
-                feed=connection.feed.name,
-                index=connection.index,
-                reason=reason,
-                delay_s=round(delay, 2),
-            )
-            return delay
-        log.error("session given up", venue=self.name, feed=connection.feed.name, reason=reason)
-        return None
+            self._breaker.failure(trio.current_time())
+        if isinstance(error, LoginRejectedError):
+            log.error("login refused, given up", venue=link.venue, feed=link.feed.name, reason=reason)
+            return None
+        if isinstance(error, VenueError):
+            # What asking again cannot help is asked again all the same, hours apart: venues suspend and resume.
+            delay = max(delay, error.retry_after_s or 0.0, 0.0 if error.retry else ASK_AGAIN_S)
+        log.warning(
+            "session lost",
+            venue=link.venue,
+            feed=link.feed.name,
+            index=connection.index,
+            reason=reason,
+            delay_s=round(delay, 2),
+        )
+        return delay
 
-    async def _lost(self, market: str, connection: Connection, run: _Run) -> None:
+    async def _lost(self, run: _Run) -> None:
         error = run.error
         if isinstance(error, VenueError) and not error.retry:
             state = State.DOWN
         elif run.session.silent:
             state = State.STALE
-        elif self.breaker(connection.feed.endpoint).state is Circuit.OPEN:
+        elif self._breaker.state is Circuit.OPEN:
             state = State.DOWN
         else:
             state = State.CONNECTING
         reason = "" if error is None else str(error)
-        await self._emit(market, Lost(run.session.carrier, connection.all_topics(), reason, state))
-
-    # --- what operators ask ----------------------------------------------------------------------------
-
-    def describe(self) -> dict[str, Any]:
-        """Return facts about the venue for `/status`."""
-        now = trio.current_time()
-        return {
-            "plugin": self.venue.name,
-            "markets": sorted(self.gates),
-            "endpoints": self.endpoints,
-            "breakers": {endpoint: breaker.state.value for endpoint, breaker in self._breakers.items()},
-            "budgets": {name: round(bucket.left, 1) for name, bucket in self.buckets.items()},
-            "connections": [
-                {
-                    "feed": c.feed.name,
-                    "index": c.index,
-                    "path": c.path,
-                    "streams": len(c.streams),
-                    "open": c.session is not None and c.session.opened and c.next_try is None,
-                    "flowing": c.session is not None and c.session.flowing.is_set() and c.next_try is None,
-                    "since": None if c.since_ns is None else c.since_ns // 1000,
-                    "sessions": c.sessions,
-                    "next_try_s": None if c.next_try is None else round(max(0.0, c.next_try - now), 1),
-                    "last_error": c.last_error,
-                }
-                for c in self.connections
-            ],
-        }
-
-
-def _meant(instruments: InstrumentMap, spelling: str) -> list[Instrument]:
-    """Return the instruments that a configured name means; `*` and `?` mean all tradable ones that fit.
-
-    Raises:
-        UnknownInstrumentError: None.
-    """
-    if not any(sign in spelling for sign in "*?["):
-        return [instruments.find(spelling)]
-    found = [i for i in instruments if i.tradable and fnmatch.fnmatchcase(i.name, spelling)]
-    if not found:
-        raise UnknownInstrumentError(spelling, [], where=f"{instruments.venue} {instruments.market}")
-    return found
+        await self._tell(Lost(run.session.carrier, self._connection.all_topics(), reason, state))
 
 
 async def supervise(run: Callable[[], Awaitable[None]], *, what: str, name: str) -> None:

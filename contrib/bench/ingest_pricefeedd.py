@@ -19,8 +19,8 @@ from pricefeedd.config import SubscribeConfig, VenueConfig
 from pricefeedd.events import Event, Status
 from pricefeedd.instruments import Directory
 from pricefeedd.mailbox import Mailbox
+from pricefeedd.runtime import Surroundings, VenueRuntime
 from pricefeedd.stats import Stats
-from pricefeedd.supervisor import Surroundings, VenueRuntime
 from pricefeedd.transport import NetworkDialer
 from pricefeedd_binance import pricefeedd_venues
 

@@ -127,8 +127,8 @@ async def _instruments(venue: str, market: str | None, search: str, with_dead: b
     from pricefeedd.bus import Bus
     from pricefeedd.errors import VenueError
     from pricefeedd.instruments import Directory
+    from pricefeedd.runtime import Surroundings, VenueRuntime
     from pricefeedd.stats import Stats
-    from pricefeedd.supervisor import Surroundings, VenueRuntime
     from pricefeedd.transport import NetworkDialer
 
     plugins = load_plugins()

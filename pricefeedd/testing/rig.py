@@ -18,8 +18,8 @@ from pricefeedd.errors import leaves
 from pricefeedd.events import BookDelta, BookSnapshot, Event, Gap, State, Status
 from pricefeedd.instruments import Directory
 from pricefeedd.mailbox import Message
+from pricefeedd.runtime import Surroundings, VenueRuntime
 from pricefeedd.stats import MarketStats, Stats
-from pricefeedd.supervisor import Surroundings, VenueRuntime
 from pricefeedd.testing.fake import FakeVenue
 from pricefeedd.testing.memory import MemoryDialer
 from pricefeedd.venue import Venue
