@@ -24,6 +24,7 @@ LAYERS = {
             "toml_place",
             "config",
             "config_diff",
+            "config_reader",
             "loader",
         ),
     ),
