@@ -160,8 +160,8 @@ class Keeper:
                         with trio.move_on_after(next(delays)):
                             await run.ended.wait()
                         continue
-                if run.session.flowing.is_set():
-                    delays = backoff()
+                if run.session.flowing.is_set() or run.session.silent:
+                    delays = backoff()  # the venue answers: it need not be spared
                 delay = self._after(run, next(delays))
                 await self._lost(run)
                 if delay is None:

@@ -44,12 +44,16 @@ class Rig:
         self.stats = stats
         self.now_ns = now_ns
         self.messages: list[Message] = []
+        self._by_topic: dict[str, list[Message]] = {}
         self._changed = trio.lowlevel.ParkingLot()
         self._mailbox = bus.mailbox(limit_bytes=1 << 40, flush=self._flush)
         bus.subscribe(self._mailbox, Pattern("*:*:*"))
 
     def _flush(self) -> None:
-        self.messages += [m for m in self._mailbox.take() if isinstance(m, Message)]
+        for message in self._mailbox.take():
+            if isinstance(message, Message):
+                self.messages.append(message)
+                self._by_topic.setdefault(message.topic, []).append(message)
         self._changed.unpark_all()
 
     async def until(self, condition: Callable[[], object], *, within_s: float = 600.0) -> None:
@@ -65,8 +69,12 @@ class Rig:
     def topic(self, name: str) -> list[Message]:
         """Return the messages of one topic, named without the venue: `trade:BTC-USDT`."""
         channel, _, instrument = name.partition(":")
-        full = f"{channel}:{self.runtime.name}:{instrument}"
-        return [message for message in self.messages if message.topic == full]
+        return self._by_topic.get(f"{channel}:{self.runtime.name}:{instrument}", [])
+
+    def forget(self) -> None:
+        """Forget what the reader got so far."""
+        self.messages.clear()
+        self._by_topic.clear()
 
     def events(self, name: str, kind: type[E]) -> list[E]:
         """Return the events of one kind of one topic."""
