@@ -7,6 +7,7 @@ argument; what the codec wants done goes out as a signal, and the session does i
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -285,6 +286,9 @@ def server_sent_event(block: bytes) -> tuple[str, bytes]:
     return name, b"\n".join(data)
 
 
+_EXPONENTIAL = re.compile(r"([+-]?)([0-9]+)(?:\.([0-9]*))?[eE]([+-]?[0-9]{1,4})")
+
+
 def plain_decimal(text: str) -> str:
     """Return a number without an exponent: "1E-7" becomes "0.0000001"; plain text comes back as it is.
 
@@ -293,12 +297,12 @@ def plain_decimal(text: str) -> str:
     """
     if "e" not in text and "E" not in text:
         return text
-    mantissa, _, exponent = text.replace("E", "e").partition("e")
-    sign = "-" if mantissa.startswith("-") else ""
-    whole, _, fraction = mantissa.lstrip("+-").partition(".")
-    digits = whole + fraction
-    if not digits.isdigit():
+    found = _EXPONENTIAL.fullmatch(text)
+    if found is None:
         raise ValueError(f"not a number: {text!r}")
+    sign, whole, fraction, exponent = found.groups(default="")
+    sign = sign.replace("+", "")
+    digits = whole + fraction
     point = len(whole) + int(exponent)
     if point <= 0:
         return f"{sign}0.{'0' * -point}{digits}"

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import trio
-from pricefeedd_binance.testing import capture_server, tape
 from trio.testing import MockClock
 
 from pricefeedd.testing.capture import CaptureServer, What, read_capture
 from pricefeedd.testing.memory import MemoryDialer
 from pricefeedd.transport import WebSocket, open_websocket
+from pricefeedd_binance.testing import capture_server, tape
 
 DATA = Path(__file__).parent.parent / "data" / "binance"
 FILES = {"spot": "spot", "linear": "usdm", "inverse": "coinm"}

@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 
 import attrs
 import trio
-from pricefeedd_binance import pricefeedd_venues
-from pricefeedd_binance.testing import BinanceFake
 from trio.testing import MockClock
 
 from pricefeedd.events import Candle, Origin, Quote, State, Trade
 from pricefeedd.testing.rig import Rig, rig
+from pricefeedd_binance import pricefeedd_venues
+from pricefeedd_binance.testing import BinanceFake
 
 (VENUE,) = pricefeedd_venues()
 SPOT = {"spot": {"BTC-USDT": ["trade", "quote", "candle_1m", "book"], "ETH-USDT": ["trade", "quote", "book"]}}

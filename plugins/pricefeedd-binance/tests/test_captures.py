@@ -16,7 +16,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import attrs
 import pytest
-from pricefeedd_binance.venue import binance
 
 from pricefeedd.errors import DecodeError
 from pricefeedd.events import BookDelta, BookSnapshot, Candle, Event
@@ -24,6 +23,7 @@ from pricefeedd.instruments import InstrumentMap
 from pricefeedd.rest import HttpReply
 from pricefeedd.rules import Verdict
 from pricefeedd.testing.capture import Record, What, read_capture
+from pricefeedd_binance.venue import binance
 
 _BESIDE = Path(__file__).resolve().parents[3].parent / "shared" / "captures"
 _FOLDER = Path(os.environ.get("PRICEFEEDD_CAPTURES", _BESIDE)) / "binance"

@@ -6,13 +6,13 @@ from typing import Any
 
 import orjson
 import pytest
-from pricefeedd_binance.codec import BinanceCodec
-from pricefeedd_binance.venue import binance
 
 from pricefeedd.codec import Accepted, Closing, Failed, Refused
 from pricefeedd.errors import DecodeError
 from pricefeedd.events import BookDelta, Candle, Event, Liquidation, Quote, Side, Ticker, Trade
 from pricefeedd.instruments import Instrument, Kind
+from pricefeedd_binance.codec import BinanceCodec
+from pricefeedd_binance.venue import binance
 
 VENUE = binance()
 NAMES = {

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import trio
-from pricefeedd_binance.testing import BinanceFake
 from trio.testing import MockClock
 from websockets.sync.client import ClientConnection, connect
 
@@ -22,6 +21,7 @@ from pricefeedd.testing import anchored_clock
 from pricefeedd.testing.market import Market
 from pricefeedd.testing.memory import MemoryDialer
 from pricefeedd.transport import HandshakeRefusedError, WebSocket, open_websocket
+from pricefeedd_binance.testing import BinanceFake
 
 T0 = 1_790_000_040_000_000_000  # the start of a minute
 URL = "ws://binance.test"

@@ -6,13 +6,13 @@ from typing import Any
 
 import orjson
 import pytest
-from pricefeedd_binance.venue import binance
 
 from pricefeedd.codec import Accepted, Closing
 from pricefeedd.events import BookDelta, Candle, Quote, Side, Trade
 from pricefeedd.instruments import Instrument, InstrumentMap
 from pricefeedd.rest import HttpReply
 from pricefeedd.rules import Verdict
+from pricefeedd_binance.venue import binance
 
 VENUE = binance()
 RECEIVED_NS = 1_790_373_640_000_000_000

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pricefeedd_binance.venue import binance
-
 from pricefeedd.instruments import Instrument, Kind, spell
 from pricefeedd.testing.laws import codec_laws
+from pricefeedd_binance.venue import binance
 
 
 def _instrument(market: str, symbol: str, base: str, quote: str) -> Instrument:

@@ -6,12 +6,12 @@ from typing import Any
 
 import orjson
 import pytest
-from pricefeedd_binance.listing import read_instruments
-from pricefeedd_binance.rest import BinanceRest
 
 from pricefeedd.errors import DecodeError
 from pricefeedd.instruments import Instrument, InstrumentMap, Kind
 from pricefeedd.rest import HttpReply
+from pricefeedd_binance.listing import read_instruments
+from pricefeedd_binance.rest import BinanceRest
 
 LINEAR = orjson.loads(
     '{"symbol":"BTCUSDT","pair":"BTCUSDT","contractType":"PERPETUAL","deliveryDate":4133404800000,"onboardDate":1569398400000,"status":"TRADING","baseAsset":"BTC","quoteAsset":"USDT","marginAsset":"USDT","pricePrecision":2,"quantityPrecision":3,"filters":[{"minPrice":"556.72","maxPrice":"1000000","filterType":"PRICE_FILTER","tickSize":"0.01"},{"stepSize":"0.001","filterType":"LOT_SIZE","maxQty":"1000","minQty":"0.001"}]}'

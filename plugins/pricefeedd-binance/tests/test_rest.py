@@ -6,8 +6,6 @@ from typing import Any, TypeVar
 
 import orjson
 import pytest
-from pricefeedd_binance.rest import BinanceRest
-from pricefeedd_binance.venue import binance
 
 from pricefeedd.errors import (
     ConnectError,
@@ -19,6 +17,8 @@ from pricefeedd.errors import (
 from pricefeedd.events import BookSnapshot, Candle, Origin, Side, Trade
 from pricefeedd.instruments import Instrument, Kind, spell
 from pricefeedd.rest import HttpReply, HttpRequest, Page, RateSignal, RestCall
+from pricefeedd_binance.rest import BinanceRest
+from pricefeedd_binance.venue import binance
 
 T = TypeVar("T")
 

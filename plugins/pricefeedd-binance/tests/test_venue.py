@@ -7,15 +7,15 @@ from pathlib import Path
 
 import attrs
 import pluggy
-import pricefeedd_binance
 import pytest
-from pricefeedd_binance.venue import BinanceSettings, binance
 
+import pricefeedd_binance
 from pricefeedd.events import BookDelta
 from pricefeedd.hookspecs import Specs
 from pricefeedd.instruments import Instrument, Kind
 from pricefeedd.rules import CandleEnd, Source, TradeIds, Verdict
 from pricefeedd.venue import Venue
+from pricefeedd_binance.venue import BinanceSettings, binance
 
 VENUE = binance()
 BTC = Instrument(
