@@ -251,7 +251,10 @@ class FrameDecoder:
                 if start > end:
                     need = start - at
                     break
-                size = int.from_bytes(data[at + 2 : start])
+                if size == 126:
+                    size = data[at + 2] << 8 | data[at + 3]
+                else:
+                    size = int.from_bytes(data[at + 2 : start])
                 if size > self._max:
                     raise ConnectionLostError(f"a message of {size} bytes is larger than {self._max} allowed")
             stop = start + size

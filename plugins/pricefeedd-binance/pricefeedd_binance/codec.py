@@ -133,7 +133,7 @@ class BinanceCodec(BaseCodec):
         try:
             message = _loads(frame)
             if "stream" in message:
-                read = _READERS.get(message["stream"].split("@", 1)[-1])
+                read = _READERS.get(message["stream"].partition("@")[2])
                 return () if read is None else read(message["data"], feed, names, received_ns)
             return _control(message)
         except _BAD_FRAME as e:
@@ -188,6 +188,11 @@ def _decimals(*texts: Any) -> None:
             raise ValueError(f"not a decimal text: {text!r}")
 
 
+# Trades and quotes are most of what comes. To call a class with keywords costs 0.57 µs on Python 3.11, to make
+# the object and call its __init__ 0.32 µs.
+_new = object.__new__
+
+
 def read_trade(row: Any, name: str, received_ns: int) -> Trade:
     """Return the trade in an `aggTrade` payload; REST rows have the same keys.
 
@@ -205,7 +210,8 @@ def read_trade(row: Any, name: str, received_ns: int) -> Trade:
         raise TypeError("a, T or m has the wrong type")
     if not (price.replace(".", "", 1).isdecimal() and size.replace(".", "", 1).isdecimal()):
         raise ValueError(f"not decimal texts: {price!r}, {size!r}")
-    return Trade(
+    trade = _new(Trade)
+    trade.__init__(  # type: ignore[misc]  # see _new
         venue=VENUE,
         instrument=name,
         venue_time_ns=time_ms * _NS_PER_MS,
@@ -216,6 +222,7 @@ def read_trade(row: Any, name: str, received_ns: int) -> Trade:
         # `m` is true when the buyer was the maker, so the taker sold.
         aggressor=_SELL if maker_bought else _BUY,
     )
+    return trade
 
 
 def _trade(data: Any, feed: Feed, names: Mapping[str, str], received_ns: int) -> Sequence[Event]:
@@ -228,29 +235,35 @@ def _quote(data: Any, feed: Feed, names: Mapping[str, str], received_ns: int) ->
     if name is None:
         return ()
     bid_price, bid_size, ask_price, ask_size = data["b"], data["B"], data["a"], data["A"]
-    _decimals(bid_price, bid_size, ask_price, ask_size)
+    if not (
+        bid_price.replace(".", "", 1).isdecimal()
+        and bid_size.replace(".", "", 1).isdecimal()
+        and ask_price.replace(".", "", 1).isdecimal()
+        and ask_size.replace(".", "", 1).isdecimal()
+    ):
+        raise ValueError(f"not decimal texts: {bid_price!r}, {bid_size!r}, {ask_price!r}, {ask_size!r}")
     sequence = data["u"]
     if type(sequence) is not int:
         raise TypeError(f"not an update id: {sequence!r}")
     # Spot sends neither event type nor time here.
     time_ms = data.get("T")
-    if not bid_size.strip("0."):
+    if bid_size[0] == "0" and not bid_size.strip("0."):
         bid_price = bid_size = None
-    if not ask_size.strip("0."):
+    if ask_size[0] == "0" and not ask_size.strip("0."):
         ask_price = ask_size = None
-    return (
-        Quote(
-            venue=VENUE,
-            instrument=name,
-            venue_time_ns=None if time_ms is None else _ns(time_ms),
-            received_ns=received_ns,
-            bid_price=bid_price,
-            bid_size=bid_size,
-            ask_price=ask_price,
-            ask_size=ask_size,
-            sequence=sequence,
-        ),
+    quote = _new(Quote)
+    quote.__init__(  # type: ignore[misc]  # see _new
+        venue=VENUE,
+        instrument=name,
+        venue_time_ns=None if time_ms is None else _ns(time_ms),
+        received_ns=received_ns,
+        bid_price=bid_price,
+        bid_size=bid_size,
+        ask_price=ask_price,
+        ask_size=ask_size,
+        sequence=sequence,
     )
+    return (quote,)
 
 
 def _ticker(data: Any, feed: Feed, names: Mapping[str, str], received_ns: int) -> Sequence[Event]:
