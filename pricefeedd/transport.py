@@ -251,10 +251,8 @@ class FrameDecoder:
                 if start > end:
                     need = start - at
                     break
-                if size == 126:
-                    size = data[at + 2] << 8 | data[at + 3]
-                else:
-                    size = int.from_bytes(data[at + 2 : start])
+                short = size == 126
+                size = data[at + 2] << 8 | data[at + 3] if short else int.from_bytes(data[at + 2 : start])
                 if size > self._max:
                     raise ConnectionLostError(f"a message of {size} bytes is larger than {self._max} allowed")
             stop = start + size

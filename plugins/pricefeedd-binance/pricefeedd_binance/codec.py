@@ -133,7 +133,8 @@ class BinanceCodec(BaseCodec):
         try:
             message = _loads(frame)
             if "stream" in message:
-                read = _READERS.get(message["stream"].partition("@")[2])
+                stream = message["stream"]
+                read = _READERS.get(stream.partition("@")[2] or stream)
                 return () if read is None else read(message["data"], feed, names, received_ns)
             return _control(message)
         except _BAD_FRAME as e:
