@@ -19,9 +19,8 @@ import trio
 from pricefeedd import __version__, notify
 from pricefeedd.backfill import RestTap
 from pricefeedd.bus import Bus
-from pricefeedd.config import Config
+from pricefeedd.config import Config, SinkConfig
 from pricefeedd.errors import ServiceAwayError
-from pricefeedd.events import CHANNELS
 from pricefeedd.instruments import Directory
 from pricefeedd.lanes import Lanes
 from pricefeedd.loader import Plugins
@@ -38,17 +37,15 @@ log = structlog.get_logger("pricefeedd.service")
 
 #: Everything must be over this long after SIGTERM; sinks get half of it to flush.
 SHUTDOWN_S = 10.0
-#: Bytes of events that wait for a sink in memory.
-SINK_BYTES = 16 << 20
 #: A venue whose loop did not turn for this long is stuck, and the systemd watchdog is not fed.
 STUCK_S = 15.0
 
 
 class SinkLanes(Lanes):
-    """What a sink reads: all topics, without the notices that concern only its own lag."""
+    """What a sink reads: the topics that it is configured for, without the notices that concern only its own lag."""
 
-    def __init__(self, bus: Bus) -> None:
-        super().__init__(bus, [f"{channel}:*:*" for channel in CHANNELS], limit_bytes=SINK_BYTES)
+    def __init__(self, bus: Bus, config: SinkConfig) -> None:
+        super().__init__(bus, config.topics, limit_bytes=config.queue_bytes)
 
     async def receive(self) -> list[Message]:  # type: ignore[override]  # a narrower answer
         """Wait until there is something, and return all of it in order."""
@@ -116,6 +113,8 @@ class Daemon:
         Raises:
             OSError: A listener's address is taken.
         """
+        for key in unserved(self.config):
+            log.warning("configured, but this version does not serve it", key=key)
         app = create_app(self)
         async with trio.open_nursery() as serving:
             stop_web = trio.Event()
@@ -167,7 +166,7 @@ class Daemon:
     def _begin_sink(self, name: str, nursery: trio.Nursery) -> SinkLanes:
         config = self.config.sinks[name]
         sink = self._loaded.sinks[config.plugin or name]
-        lanes = SinkLanes(self.bus)
+        lanes = SinkLanes(self.bus, config)
         run = partial(sink.run, config.settings, lanes)
         nursery.start_soon(partial(supervise, run, what="sink", name=name), name=f"sink:{name}")
         return lanes
@@ -223,3 +222,22 @@ async def _serve(
         raise ServiceAwayError(
             f"cannot listen on {listen}: {e.strerror or e}; is pricefeedd running already?"
         ) from e
+
+
+def unserved(config: Config) -> list[str]:
+    """Return the keys that ask for what this version does not do: they are told, never silently ignored."""
+    found = []
+    if config.web.root_dialect != "native":
+        found.append("web.root_dialect")
+    if config.web.compression:
+        found.append("web.compression")
+    if config.store is not None:
+        found.append("store")
+    if config.metrics.compat:
+        found.append("metrics.compat")
+    for name, venue in config.venues.items():
+        found += [
+            f"venues.{name}.subscribe[{i}].on_demand" for i, s in enumerate(venue.subscribe) if s.on_demand
+        ]
+        found += [f"venues.{name}.accounts.{account}" for account in venue.accounts]
+    return found
