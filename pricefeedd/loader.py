@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import attrs
 import pluggy
 
+from pricefeedd.config.settings import SinkConfig, VenueConfig
 from pricefeedd.errors import PluginError
 from pricefeedd.events import CHANNELS
 from pricefeedd.hookspecs import API_VERSION, ENTRY_POINT_GROUP, Elector, Sink, Specs
 from pricefeedd.instruments import MARKETS
-from pricefeedd.settings import SinkConfig, VenueConfig
 from pricefeedd.venue import Venue
 
 log = logging.getLogger(__name__)

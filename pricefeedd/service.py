@@ -124,7 +124,7 @@ class Daemon:
                 async with trio.open_nursery() as sourcing:
                     sourcing.start_soon(self._until_stopped, sourcing.cancel_scope, name="stop")
                     if signals:
-                        sourcing.start_soon(self._signals, name="signals")
+                        await sourcing.start(self._signals, name="signals")
                     sourcing.start_soon(self._watchdog, name="watchdog")
                     sourcing.start_soon(self._source, dialer, name="venues")
                     gc.collect()
@@ -175,12 +175,13 @@ class Daemon:
         await self._stop.wait()
         scope.cancel()
 
-    async def _signals(self) -> None:
+    async def _signals(self, *, task_status: trio.TaskStatus[None]) -> None:
         wanted = [signal.SIGTERM, signal.SIGINT]
         hangup = getattr(signal, "SIGHUP", None)  # Windows has none
         if hangup is not None:
             wanted.append(hangup)
         with trio.open_signal_receiver(*wanted) as received:
+            task_status.started()
             async for number in received:
                 if number == hangup:
                     log.warning("SIGHUP changes nothing while running; restart to apply a new configuration")

@@ -15,18 +15,7 @@ LAYERS = {
     2: ("rest", "rules", "codec", "venue", "hookspecs"),
     3: (
         *("gate", "lines", "stats", "book", "candles", "breaker", "limits", "wire"),
-        *(
-            "settings",
-            "strict",
-            "checks",
-            "secret",
-            "overrides",
-            "toml_place",
-            "config",
-            "config_diff",
-            "config_reader",
-            "loader",
-        ),
+        *("config", "loader"),
     ),
     4: (
         *(

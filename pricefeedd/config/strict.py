@@ -17,9 +17,9 @@ import attrs
 from cattrs import Converter
 from cattrs.errors import StructureHandlerNotFoundError
 
-from pricefeedd import secret
-from pricefeedd.overrides import Given
-from pricefeedd.toml_place import KeyPath
+from pricefeedd.config import secret
+from pricefeedd.config.overrides import Given
+from pricefeedd.config.toml_place import KeyPath
 
 T = TypeVar("T")
 

@@ -8,11 +8,9 @@ from typing import Any, TypeVar
 
 import attrs
 
-from pricefeedd import overrides
-from pricefeedd.checks import endpoint, name
-from pricefeedd.events import CHANNELS, PRIVATE_CHANNELS
-from pricefeedd.hookspecs import Elector, Sink
-from pricefeedd.settings import (
+from pricefeedd.config import overrides
+from pricefeedd.config.checks import endpoint, name
+from pricefeedd.config.settings import (
     AccountConfig,
     Config,
     LeaderConfig,
@@ -24,8 +22,10 @@ from pricefeedd.settings import (
     VenueConfig,
     WebConfig,
 )
-from pricefeedd.strict import Problem, Strict, StructureError, did_you_mean, mismatch, unknown_key
-from pricefeedd.toml_place import KeyPath
+from pricefeedd.config.strict import Problem, Strict, StructureError, did_you_mean, mismatch, unknown_key
+from pricefeedd.config.toml_place import KeyPath
+from pricefeedd.events import CHANNELS, PRIVATE_CHANNELS
+from pricefeedd.hookspecs import Elector, Sink
 from pricefeedd.venue import Venue
 
 #: Candles of these intervals are built here, from closed minutes.

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from pricefeedd.toml_place import KeyPath, spell
+from pricefeedd.config.toml_place import KeyPath, spell
 
 PREFIX = "PRICEFEEDD__"
 

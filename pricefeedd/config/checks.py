@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from pricefeedd.strict import Problem, StructureError, did_you_mean
+from pricefeedd.config.strict import Problem, StructureError, did_you_mean
 
 Validator = Callable[[Any, Any, Any], None]
 

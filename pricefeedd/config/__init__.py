@@ -14,12 +14,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pricefeedd import overrides
-from pricefeedd.config_diff import diff
-from pricefeedd.config_reader import ConfigReader, state_dir
-from pricefeedd.errors import ConfigError
-from pricefeedd.hookspecs import Elector, Sink
-from pricefeedd.settings import (
+from pricefeedd.config import overrides
+from pricefeedd.config.changes import diff
+from pricefeedd.config.reader import ConfigReader, state_dir
+from pricefeedd.config.settings import (
     AccountConfig,
     Config,
     KeyConfig,
@@ -34,8 +32,10 @@ from pricefeedd.settings import (
     VenueConfig,
     WebConfig,
 )
-from pricefeedd.strict import Problem
-from pricefeedd.toml_place import KeyPath, line_of, lines_of_keys, spell
+from pricefeedd.config.strict import Problem
+from pricefeedd.config.toml_place import KeyPath, line_of, lines_of_keys, spell
+from pricefeedd.errors import ConfigError
+from pricefeedd.hookspecs import Elector, Sink
 from pricefeedd.venue import Venue
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from pricefeedd.settings import Config, SubscribeConfig
+from pricefeedd.config.settings import Config, SubscribeConfig
 
 
 def diff(old: Config, new: Config) -> list[str]:

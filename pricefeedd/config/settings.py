@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from pricefeedd import checks
+from pricefeedd.config import checks
 
 
 def _secret(default: Any = attrs.NOTHING, **more: Any) -> Any:
