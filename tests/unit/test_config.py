@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricefeedd import toml_place
 from pricefeedd.config import (
     AccountConfig,
     Config,
@@ -35,6 +34,7 @@ from pricefeedd.config import (
     find_file,
     load,
     state_dir,
+    toml_place,
 )
 from pricefeedd.errors import ConfigError
 from pricefeedd.hookspecs import Elector, Lanes, Leadership, Sink
