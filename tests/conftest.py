@@ -1,0 +1,187 @@
+"""What a user has: commands of pricefeedd as processes of their own, and a Binance to point them at."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from pricefeedd_binance.testing import BinanceFake
+
+ROOT = Path(__file__).parents[1]
+
+
+@attrs.frozen(kw_only=True)
+class Ended:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """What it printed."""
+        return self.out.splitlines()
+
+    def json(self) -> list[Any]:
+        """What it printed, each line parsed."""
+        return [json.loads(line) for line in self.lines]
+
+
+class Running:
+    """A command that runs; what it printed so far is kept."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self._texts = {"out": "", "err": ""}
+        self._open = 2
+        self._changed = trio.lowlevel.ParkingLot()
+
+    async def read(self, nursery: trio.Nursery) -> None:
+        """Keep what it prints, until it ends."""
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        nursery.start_soon(self._read, "out", self.process.stdout)
+        nursery.start_soon(self._read, "err", self.process.stderr)
+
+    async def _read(self, name: str, stream: trio.abc.ReceiveStream) -> None:
+        async for data in stream:
+            self._texts[name] += bytes(data).decode()
+            self._changed.unpark_all()
+        self._open -= 1
+        self._changed.unpark_all()
+
+    @property
+    def out(self) -> str:
+        """What it printed so far."""
+        return self._texts["out"]
+
+    @property
+    def err(self) -> str:
+        """What it said on stderr so far."""
+        return self._texts["err"]
+
+    async def until(self, text: str, *, where: str = "out", within_s: float = 20.0) -> str:
+        """Wait until it printed a line with this text, and return the line."""
+        with trio.move_on_after(within_s):
+            while True:
+                for line in self._texts[where].splitlines(keepends=True):
+                    if text in line and line.endswith("\n"):
+                        return line
+                if not self._open:
+                    break
+                await self._changed.park()
+        raise AssertionError(f"no {text!r} on std{where}:\n{self.out}\n{self.err}")
+
+    async def binds(self) -> list[str]:
+        """Wait until the daemon serves, and return its addresses."""
+        line = await self.until('"serving"', where="err")
+        binds: list[str] = json.loads(line)["binds"]
+        return binds
+
+    async def end(self, number: int = signal.SIGTERM, *, within_s: float = 10.0) -> Ended:
+        """Send a signal, and wait for the end, which must come in time."""
+        self.process.send_signal(number)
+        return await self.ended(within_s=within_s)
+
+    async def ended(self, *, within_s: float = 10.0) -> Ended:
+        """Wait for the end, which must come in time."""
+        with trio.fail_after(within_s):
+            code = await self.process.wait()
+            while self._open:
+                await self._changed.park()
+        return Ended(code=code, out=self.out, err=self.err)
+
+
+class Cli:
+    """Runs commands in a folder, with none of the caller's own settings.
+
+    Attributes:
+        folder: Where commands run.
+        environ: What they find in the environment.
+    """
+
+    def __init__(self, nursery: trio.Nursery, folder: Path) -> None:
+        self.folder = folder
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("PRICEFEEDD")}
+        self.environ = {**kept, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+        self.environ.pop("NOTIFY_SOCKET", None)
+        self._nursery = nursery
+
+    async def run(
+        self, *arguments: str | Path, within_s: float = 30.0, environ: Mapping[str, str] | None = None
+    ) -> Ended:
+        """Run a command of pricefeedd to its end."""
+        running = await self.start(*arguments, environ=environ)
+        return await running.ended(within_s=within_s)
+
+    async def start(self, *arguments: str | Path, environ: Mapping[str, str] | None = None) -> Running:
+        """Begin a command of pricefeedd; it is killed at the end of the test."""
+        return await self.python("-m", "pricefeedd.cli", *arguments, environ=environ)
+
+    async def python(self, *arguments: str | Path, environ: Mapping[str, str] | None = None) -> Running:
+        """Begin a Python of its own; it is killed at the end of the test."""
+        process = await trio.lowlevel.open_process(
+            [sys.executable, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self.folder,
+            env={**self.environ, **(environ or {})},
+        )
+        running = Running(process)
+        self._nursery.start_soon(self._keep, process)
+        await running.read(self._nursery)
+        return running
+
+    @staticmethod
+    async def _keep(process: trio.Process) -> None:
+        try:
+            await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                with trio.CancelScope(shield=True):
+                    await process.wait()
+
+    def config(self, text: str, name: str = "pricefeedd.toml") -> Path:
+        """Write a configuration file."""
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+
+@pytest.fixture
+async def cli(nursery: trio.Nursery, tmp_path: Path) -> Cli:
+    """Return a runner of commands, away from the source tree."""
+    return Cli(nursery, tmp_path)
+
+
+def _environ(endpoints: Mapping[str, str]) -> dict[str, str]:
+    return {f"PRICEFEEDD__VENUES__BINANCE__ENDPOINTS__{key.upper()}": url for key, url in endpoints.items()}
+
+
+@pytest.fixture
+def endpoints_environ() -> Callable[[Mapping[str, str]], dict[str, str]]:
+    """Return a function that writes Binance's endpoints as environment variables."""
+    return _environ
+
+
+@pytest.fixture
+async def exchange(nursery: trio.Nursery, cli: Cli) -> AsyncIterator[BinanceFake]:
+    """Return a simulated Binance on a local port where something happens; `cli` is pointed at it."""
+    fake = BinanceFake(history_minutes=10)
+    await nursery.start(fake.run)
+    nursery.start_soon(fake.play, 40.0)
+    cli.environ.update(_environ(fake.endpoints()))
+    yield fake
