@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 import trio
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 from pricefeedd_binance.testing import BinanceFake
 
@@ -178,10 +183,107 @@ def endpoints_environ() -> Callable[[Mapping[str, str]], dict[str, str]]:
 
 
 @pytest.fixture
-async def exchange(nursery: trio.Nursery, cli: Cli) -> AsyncIterator[BinanceFake]:
+async def exchange(nursery: trio.Nursery, cli: Cli) -> BinanceFake:
     """Return a simulated Binance on a local port where something happens; `cli` is pointed at it."""
     fake = BinanceFake(history_minutes=10)
     await nursery.start(fake.run)
     nursery.start_soon(fake.play, 40.0)
     cli.environ.update(_environ(fake.endpoints()))
-    yield fake
+    return fake
+
+
+class Reader:
+    """`websockets`' own client, in a thread for each call, and what it got.
+
+    Attributes:
+        messages: What has a topic and a `seq`, in order.
+        notices: All else.
+    """
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.messages: list[dict[str, Any]] = []
+        self.notices: list[dict[str, Any]] = []
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Send a request."""
+        await trio.to_thread.run_sync(self.connection.send, json.dumps(message))
+
+    async def receive(self) -> dict[str, Any]:
+        """Return the next message, and keep it."""
+        text = await trio.to_thread.run_sync(partial(self.connection.recv, timeout=20))
+        message: dict[str, Any] = json.loads(text)
+        ours = "seq" in message and "topic" in message and message["type"] != "conflated"
+        (self.messages if ours else self.notices).append(message)
+        return message
+
+    async def until(self, wanted: str | Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """Read up to a message of this type, or for which this is true, and return it."""
+        with trio.fail_after(30):
+            while True:
+                message = await self.receive()
+                if message["type"] == wanted if isinstance(wanted, str) else wanted(message):
+                    return message
+
+    def of(self, kind: str, *, origin: str = "live") -> list[dict[str, Any]]:
+        """Return the messages of a type, in order."""
+        return [m for m in self.messages if m["type"] == kind and m["origin"] == origin]
+
+    def check_sequence(self) -> None:
+        """Assert that each topic's numbers go up by one, from the first message to the last."""
+        last: dict[str, int] = {}
+        for message in self.messages:
+            before = last.setdefault(message["topic"], message["seq"] - 1)
+            assert message["seq"] == before + 1, message
+            last[message["topic"]] = message["seq"]
+
+    async def closed(self) -> tuple[int, str]:
+        """Read on until the connection ends; return the close code and reason."""
+        with suppress(ConnectionClosed):
+            while True:
+                await self.receive()
+        assert self.connection.close_code is not None
+        return self.connection.close_code, self.connection.close_reason or ""
+
+    async def close(self) -> None:
+        """Leave in good order."""
+        await trio.to_thread.run_sync(self.connection.close)
+
+
+@pytest.fixture
+async def open_reader() -> AsyncIterator[Callable[[str], Awaitable[Reader]]]:
+    """Return a function that connects to a daemon's `/ws`; all connections are cut at the end."""
+    with ExitStack() as opened:
+
+        async def open_(base: str) -> Reader:
+            url = base.replace("http", "ws", 1) + "/ws"
+            options: dict[str, Any] = {"max_size": None, "max_queue": None, "close_timeout": 1}
+
+            def enter() -> ClientConnection:
+                connection: ClientConnection = opened.enter_context(connect(url, **options))
+                opened.callback(_cut, connection)
+                return connection
+
+            return Reader(await trio.to_thread.run_sync(enter))
+
+        yield open_
+
+
+def _cut(connection: ClientConnection) -> None:
+    """End a connection without ceremony: at the end of a test nobody may be there to answer."""
+    with suppress(OSError):  # it may be closed already
+        connection.socket.shutdown(socket.SHUT_RDWR)
+    connection.recv_events_thread.join(5)
+
+
+async def _eventually(condition: Callable[[], object], within_s: float = 20.0) -> None:
+    """Wait until the condition holds: what happens in another process has no event here."""
+    with trio.fail_after(within_s):
+        while not await trio.to_thread.run_sync(condition):  # noqa: ASYNC110  # see above
+            await trio.sleep(0.05)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Awaitable[None]]:
+    """Return a function that waits until a condition holds; it is asked in a thread."""
+    return _eventually
