@@ -20,9 +20,10 @@ from pricefeedd.errors import ConnectError, RateLimitedError, VenueError
 from pricefeedd.events import BookSnapshot, Candle, Event, Origin, Trade
 from pricefeedd.instruments import Instrument
 from pricefeedd.limits import Bucket, backoff
-from pricefeedd.lines import MAX_FILL_TRADES, Want, WantBook, WantCandles, WantTrades
+from pricefeedd.lines import Want, WantBook, WantCandles, WantTrades
 from pricefeedd.rest import HttpReply, HttpRequest, RestCall
 from pricefeedd.stats import MarketStats
+from pricefeedd.trade_line import MAX_FILL_TRADES
 from pricefeedd.transport import Dialer
 from pricefeedd.venue import Venue
 

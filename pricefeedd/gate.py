@@ -6,11 +6,23 @@ says in `wants` what should be fetched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
-from pricefeedd.events import AccountEvent, BookSnapshot, Candle, Event, State, Trade
-from pricefeedd.lines import BookLine, CandleLine, Context, Line, TradeLine, Want, WantCandles, line_for
+from pricefeedd.book_line import BookLine
+from pricefeedd.candle_line import CandleLine
+from pricefeedd.events import AccountEvent, BookSnapshot, Candle, Event, Liquidation, State, Trade
+from pricefeedd.lines import (
+    Context,
+    KeyedLine,
+    Line,
+    PriceLine,
+    QuoteLine,
+    TickerLine,
+    Want,
+    WantCandles,
+)
 from pricefeedd.stats import Histogram
+from pricefeedd.trade_line import TradeLine
 
 TopicKey = tuple[str, str]
 
@@ -125,3 +137,33 @@ class Gate:
         line = self.line("candle_1m", want.instrument)
         if isinstance(line, CandleLine):
             line.filled(want, candles, now_ns, out)
+
+
+def _liquidation_key(event: Liquidation) -> Hashable:
+    return (event.venue_time_ns, event.price, event.size, event.side)
+
+
+def _account_key(event: AccountEvent) -> Hashable:
+    return (event.account, event.key)
+
+
+def line_for(channel: str, instrument: str, context: Context) -> Line[Event]:
+    """Return the line that fits a channel."""
+    made: object
+    if channel == "trade":
+        made = TradeLine(channel, instrument, context)
+    elif channel == "quote":
+        made = QuoteLine(channel, instrument, context)
+    elif channel == "ticker":
+        made = TickerLine(channel, instrument, context)
+    elif channel == "candle_1m":
+        made = CandleLine(channel, instrument, context)
+    elif channel == "book":
+        made = BookLine(channel, instrument, context)
+    elif channel == "price":
+        made = PriceLine(channel, instrument, context)
+    elif channel == "liquidation":
+        made = KeyedLine(channel, instrument, context, _liquidation_key)
+    else:
+        made = KeyedLine(channel, instrument, context, _account_key)
+    return made  # type: ignore[return-value]  # each line takes its own channel's events, and gets no others

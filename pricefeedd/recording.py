@@ -26,9 +26,10 @@ from pricefeedd.errors import DecodeError, PricefeeddError, VenueError
 from pricefeedd.events import Event, Origin, State
 from pricefeedd.gate import Gate
 from pricefeedd.instruments import Directory, Instrument, InstrumentMap
-from pricefeedd.lines import MAX_FILL_TRADES, Context, Want, WantBook, WantCandles, WantTrades
+from pricefeedd.lines import Context, Want, WantBook, WantCandles, WantTrades
 from pricefeedd.rest import HttpReply, HttpRequest, Page, RestCall
 from pricefeedd.stats import Stats
+from pricefeedd.trade_line import MAX_FILL_TRADES
 from pricefeedd.venue import Venue
 
 VERSION = 1

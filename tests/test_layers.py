@@ -14,7 +14,19 @@ LAYERS = {
     1: ("errors", "events", "instruments"),
     2: ("rest", "rules", "codec", "venue", "hookspecs"),
     3: (
-        *("gate", "lines", "stats", "book", "candles", "breaker", "limits", "wire"),
+        *(
+            "gate",
+            "lines",
+            "trade_line",
+            "candle_line",
+            "book_line",
+            "stats",
+            "book",
+            "candles",
+            "breaker",
+            "limits",
+            "wire",
+        ),
         *("config", "loader"),
     ),
     4: (
