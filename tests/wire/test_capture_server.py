@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -12,18 +13,24 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from pricefeedd.testing.capture import CaptureServer, What, read_capture
+from pricefeedd.testing.capture import CaptureServer, Tape, What, read_capture
 from pricefeedd.testing.memory import MemoryDialer
 from pricefeedd.transport import WebSocket, open_websocket
 from pricefeedd_binance.testing import capture_server, tape
 
-DATA = Path(__file__).parent.parent / "data" / "binance"
+MADE = Path(__file__).parents[1] / "data" / "binance"
+_BESIDE = Path(__file__).resolve().parents[2].parent / "shared" / "captures"
+_FOLDER = Path(os.environ.get("PRICEFEEDD_CAPTURES", _BESIDE)) / "binance"
+
+#: The real recordings are no part of this repository.
+recorded = pytest.mark.skipif(not _FOLDER.is_dir(), reason=f"no captures in {_FOLDER}")
+
 FILES = {"spot": "spot", "linear": "usdm", "inverse": "coinm"}
 API = {"spot": "/api/v3", "linear": "/fapi/v1", "inverse": "/dapi/v1"}
 BOOK_PATH = {"spot": "/stream", "linear": "/public/stream", "inverse": "/public/stream"}
 
 #: market, symbol: stale and applied deltas, final id, best bid and offer; computed from the files alone.
-EXPECTED = {
+REAL = {
     ("spot", "NKNUSDT"): (1, 149, 499870179, "0.3527 9602 0.3531 152"),
     ("spot", "BLZETH"): (1, 9, 281916638, "0.00006547 100 0.0000656 1528"),
     ("spot", "RUNEEUR"): (1, 1, 15602513, "6.251 69.3 6.269 69.3"),
@@ -32,6 +39,15 @@ EXPECTED = {
     ("inverse", "BTCUSD_211231"): (36, 152, 167006233131, "32621.2 97 32621.3 17"),
     ("inverse", "XRPUSD_PERP"): (35, 146, 167006232685, "0.5661 3466 0.5662 1443"),
 }
+#: The same for the capture of our own making.
+MADE_UP = {
+    ("linear", "AAAUSDT"): (2, 2, 111, "10.00 3.5 10.01 7.0"),
+    ("linear", "BBBUSDT"): (1, 1, 72, "3.01 2.0 3.10 0.9"),
+}
+BOOKS = [
+    *(pytest.param(*place, *known, id=place[1]) for place, known in MADE_UP.items()),
+    *(pytest.param(*place, *known, id=place[1], marks=recorded) for place, known in REAL.items()),
+]
 
 
 @pytest.fixture
@@ -42,10 +58,23 @@ async def nursery_of_fakes() -> AsyncIterator[trio.Nursery]:
 
 
 def serve(nursery: trio.Nursery, *markets: str) -> tuple[CaptureServer, MemoryDialer]:
-    tapes = [
-        tape(market, DATA / f"{FILES[market]}.rest.capture", DATA / f"{FILES[market]}.ws.capture")
-        for market in markets
-    ]
+    """Serve the recordings of markets."""
+    names = [FILES[market] for market in markets]
+    return _serve(
+        nursery,
+        *(
+            tape(market, *(_FOLDER / f"{name}.{kind}.capture" for kind in ("rest", "ws")))
+            for market, name in zip(markets, names, strict=True)
+        ),
+    )
+
+
+def serve_made(nursery: trio.Nursery) -> tuple[CaptureServer, MemoryDialer]:
+    """Serve the capture of our own making."""
+    return _serve(nursery, tape("linear", MADE / "made.rest.capture", MADE / "made.ws.capture"))
+
+
+def _serve(nursery: trio.Nursery, *tapes: Tape) -> tuple[CaptureServer, MemoryDialer]:
     server = capture_server(*tapes)
     nursery.start_soon(server.run)
     return server, MemoryDialer(nursery, {"ws://binance.test": server.fake})
@@ -76,13 +105,21 @@ async def read(ws: WebSocket, count: int) -> list[Any]:
     return got
 
 
-@pytest.mark.parametrize(("market", "symbol"), EXPECTED)
+@pytest.mark.parametrize(("market", "symbol", "stale", "applied", "final_id", "best"), BOOKS)
 @pytest.mark.parametrize("fetch_first", [True, False])
 async def test_books_end_where_they_did(
-    autojump_clock: MockClock, nursery_of_fakes: trio.Nursery, market: str, symbol: str, fetch_first: bool
+    autojump_clock: MockClock,
+    nursery_of_fakes: trio.Nursery,
+    fetch_first: bool,
+    market: str,
+    symbol: str,
+    stale: int,
+    applied: int,
+    final_id: int,
+    best: str,
 ) -> None:
-    stale, applied, final_id, best = EXPECTED[market, symbol]
-    server, dialer = serve(nursery_of_fakes, market)
+    made = (market, symbol) in MADE_UP
+    server, dialer = serve_made(nursery_of_fakes) if made else serve(nursery_of_fakes, market)
     stream = f"{symbol.lower()}@depth@100ms"
     ws = await open_(dialer, market, stream)
     frames: list[Any] = []
@@ -109,24 +146,56 @@ async def test_books_end_where_they_did(
     assert [Decimal(value) for value in top] == [Decimal(value) for value in best.split()]
 
 
+def of_streams(path: Path, *names: str) -> list[Any]:
+    """Return the frames of these streams in a file."""
+    found = [json.loads(r.text) for r in read_capture(path) if r.what is What.RECEIVED]
+    return [frame for frame in found if frame["stream"] in names]
+
+
 async def test_streams_subscribed_together_keep_the_files_order(
+    autojump_clock: MockClock, nursery_of_fakes: trio.Nursery
+) -> None:
+    _server, dialer = serve_made(nursery_of_fakes)
+    names = ["aaausdt@kline_1m", "bbbusdt@aggTrade", "aaausdt@aggTrade"]
+    ws = await open_(dialer, "linear", *names)
+    expected = of_streams(MADE / "made.ws.capture", *names)
+    assert [f["data"]["e"] for f in expected] == ["aggTrade", "aggTrade", "kline", "aggTrade"]
+    assert await read(ws, 4) == expected
+
+
+@recorded
+async def test_recorded_streams_keep_the_files_order(
     autojump_clock: MockClock, nursery_of_fakes: trio.Nursery
 ) -> None:
     _server, dialer = serve(nursery_of_fakes, "linear")
     names = ["sushiusdt@aggTrade", "akrousdt@aggTrade", "ctkusdt@kline_1m"]
     ws = await open_(dialer, "linear", *names)
-    recorded = [json.loads(r.text) for r in read_capture(DATA / "usdm.ws.capture") if r.what is What.RECEIVED]
-    expected = [frame for frame in recorded if frame["stream"] in names]
-    assert len(expected) > 50
+    expected = of_streams(_FOLDER / "usdm.ws.capture", *names)
+    assert len(expected) == 80
     assert await read(ws, len(expected)) == expected
 
 
+async def test_routes_are_apart_and_what_was_not_recorded_is_not_there(
+    autojump_clock: MockClock, nursery_of_fakes: trio.Nursery
+) -> None:
+    _server, dialer = serve_made(nursery_of_fakes)
+    symbols = (await get(dialer, "linear", "/exchangeInfo"))["symbols"]
+    assert [row["symbol"] for row in symbols] == ["AAAUSDT", "BBBUSDT"]
+    assert await get(dialer, "linear", "/klines?symbol=AAAUSDT&interval=1m&limit=5") == []
+    assert (await get(dialer, "linear", "/depth?symbol=NOPE&limit=5"))["code"] == -1121
+    wrong = await open_(dialer, "linear", "bbbusdt@bookTicker", "bbbusdt@aggTrade")
+    assert [f["stream"] for f in await read(wrong, 1)] == ["bbbusdt@bookTicker"]
+    with pytest.raises(trio.TooSlowError):
+        await read(wrong, 1)  # aggTrade is silent on /public
+
+
+@recorded
 async def test_markets_and_routes_are_apart(
     autojump_clock: MockClock, nursery_of_fakes: trio.Nursery
 ) -> None:
     _server, dialer = serve(nursery_of_fakes, "spot", "linear", "inverse")
-    assert len((await get(dialer, "spot", "/exchangeInfo"))["symbols"]) == 4
-    assert len((await get(dialer, "inverse", "/exchangeInfo"))["symbols"]) == 10
+    assert len((await get(dialer, "spot", "/exchangeInfo"))["symbols"]) == 1695
+    assert len((await get(dialer, "inverse", "/exchangeInfo"))["symbols"]) == 36
     assert await get(dialer, "linear", "/klines?symbol=SUSHIUSDT&interval=1m&limit=5") == []
     assert (await get(dialer, "linear", "/depth?symbol=NOPE&limit=5"))["code"] == -1121
     wrong = await open_(dialer, "linear", "sushiusdt@bookTicker", "sushiusdt@aggTrade")
@@ -137,11 +206,11 @@ async def test_markets_and_routes_are_apart(
 async def test_a_later_subscription_is_played_too(
     autojump_clock: MockClock, nursery_of_fakes: trio.Nursery
 ) -> None:
-    server, dialer = serve(nursery_of_fakes, "linear")
-    book = await open_(dialer, "linear", "sushiusdt@depth@100ms")  # its snapshot is never fetched
-    early = await read(book, 1)
-    assert early[0]["stream"] == "sushiusdt@depth@100ms"
-    quotes = await open_(dialer, "linear", "ctkusdt@bookTicker")
-    assert len(await read(quotes, 20)) == 20
+    server, dialer = serve_made(nursery_of_fakes)
+    book = await open_(dialer, "linear", "aaausdt@depth@100ms")  # its snapshot is never fetched
+    early = await read(book, 2)
+    assert [f["data"]["u"] for f in early] == [101, 104]
+    quotes = await open_(dialer, "linear", "bbbusdt@bookTicker")
+    assert (await read(quotes, 1))[0]["data"]["u"] == 72
     await trio.sleep(100)
-    assert server.sent["sushiusdt@depth@100ms"] < 255, "the rest waits for the snapshot"
+    assert server.sent["aaausdt@depth@100ms"] == 2, "the rest waits for the snapshot"
