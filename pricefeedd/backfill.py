@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import attrs
@@ -21,7 +21,7 @@ from pricefeedd.events import BookSnapshot, Candle, Event, Origin, Trade
 from pricefeedd.instruments import Instrument
 from pricefeedd.limits import Bucket, backoff
 from pricefeedd.lines import Want, WantBook, WantCandles, WantTrades
-from pricefeedd.rest import HttpReply, HttpRequest, RestCall
+from pricefeedd.rest import HttpReply, HttpRequest, Rest, RestCall
 from pricefeedd.stats import MarketStats
 from pricefeedd.trade_line import MAX_FILL_TRADES
 from pricefeedd.transport import Dialer
@@ -156,6 +156,24 @@ class RestClient:
         return reply
 
 
+def question(rest: Rest, want: Want, instrument: Instrument) -> RestCall[Any] | None:
+    """Return the request that answers a want; None if REST does not offer it."""
+    match want:
+        case WantBook():
+            return rest.book(instrument)
+        case WantTrades():
+            return rest.trades(
+                instrument,
+                after_id=want.after_id,
+                before_id=want.before_id,
+                from_ns=want.from_ns,
+                to_ns=want.to_ns,
+            )
+        case WantCandles():
+            return rest.candles(instrument, want.start_ns, want.end_ns)
+    return None
+
+
 class Backfill:
     """Fetches what the gates want, and delivers it to the venue's loop."""
 
@@ -180,22 +198,16 @@ class Backfill:
             case WantBook():
                 await self._deliver(market, BookFetched(want, await self._book(market, want, instrument)))
             case WantTrades():
-                call = self._venue.rest.trades(
-                    instrument,
-                    after_id=want.after_id,
-                    before_id=want.before_id,
-                    from_ns=want.from_ns,
-                    to_ns=want.to_ns,
-                )
+                call = question(self._venue.rest, want, instrument)
                 trades = await self._hole(market, instrument, "trade", call)
                 await self._deliver(market, TradesFetched(want, trades or ()))
             case WantCandles():
-                candles_call = self._venue.rest.candles(instrument, want.start_ns, want.end_ns)
-                candles = await self._hole(market, instrument, "candle_1m", candles_call)
+                call = question(self._venue.rest, want, instrument)
+                candles = await self._hole(market, instrument, "candle_1m", call)
                 await self._deliver(market, CandlesFetched(want, candles))
 
     async def _book(self, market: str, want: WantBook, instrument: Instrument) -> BookSnapshot | None:
-        call = self._venue.rest.book(instrument)
+        call = question(self._venue.rest, want, instrument)
         if call is None:
             log.error(
                 "venue has no book snapshots by REST", venue=self._venue.name, instrument=instrument.name

@@ -20,7 +20,7 @@ import attrs
 import orjson
 import trio
 
-from pricefeedd.backfill import TRIES
+from pricefeedd.backfill import TRIES, question
 from pricefeedd.bus import Bus
 from pricefeedd.errors import DecodeError, PricefeeddError, VenueError
 from pricefeedd.events import Event, Origin, State
@@ -323,23 +323,6 @@ class Replay:
         if self._map is None:
             return
         for want in self._gate.take_wants():
-            rest = self.venue.rest
-            instrument = self._map.find(want.instrument)
-            call: RestCall[Any] | None
-            match want:
-                case WantBook():
-                    call = rest.book(instrument)
-                case WantTrades():
-                    call = rest.trades(
-                        instrument,
-                        after_id=want.after_id,
-                        before_id=want.before_id,
-                        from_ns=want.from_ns,
-                        to_ns=want.to_ns,
-                    )
-                case WantCandles():
-                    call = rest.candles(instrument, want.start_ns, want.end_ns)
-                case _:
-                    call = None
+            call = question(self.venue.rest, want, self._map.find(want.instrument))
             if call is not None:
                 self._asked.append(_Asked(want, call))

@@ -28,6 +28,7 @@ class TradeLine(Line[Trade]):
         super().__init__(channel, instrument, context)
         rule = context.rules.trade
         self._ids = TradeIds.NONE if rule is None else rule.ids
+        self._proof = self._ids is TradeIds.CONSECUTIVE
         self._last_id: int | None = None
         self._last_ns = 0
         self._last_venue_ns: int | None = None
@@ -42,7 +43,7 @@ class TradeLine(Line[Trade]):
     def begin(self, now_ns: int, out: list[Event]) -> None:
         """Start afresh, and tell of the hole that the ids cannot prove."""
         super().begin(now_ns, out)
-        if self._away_ns and self._ids is not TradeIds.CONSECUTIVE:
+        if self._away_ns and not self._proof:
             reason = "no connection, and the venue's trade ids do not tell what was missed"
             out.append(self.gap(self._away_ns, now_ns, reason, 0, None))
         self._away_ns = 0
@@ -54,7 +55,7 @@ class TradeLine(Line[Trade]):
     def admit(self, event: Trade, out: list[Event]) -> None:
         """Let a trade through, hold it, or drop it."""
         self.count += 1
-        if self._ids is TradeIds.CONSECUTIVE and event.id is not None:
+        if self._proof and event.id is not None:
             number = int(event.id)
             last = self._last_id
             if last is None or (number == last + 1 and not self._held):

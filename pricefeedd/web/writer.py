@@ -18,6 +18,9 @@ from typing import Protocol
 
 import trio
 
+if sys.platform == "linux":
+    import fcntl
+
 #: Most bytes that are joined for one send.
 CHUNK_BYTES = 262_144
 
