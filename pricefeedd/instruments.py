@@ -88,16 +88,19 @@ class Instrument:
 
 
 class UnknownInstrumentError(LookupError):
-    """No instrument goes by that name.
+    """No instrument goes by that name, or several do.
 
     Attributes:
         asked: What was asked for.
-        suggestions: The nearest names that exist.
+        suggestions: The nearest names that exist, or all that fit.
     """
 
-    def __init__(self, asked: str, suggestions: list[str], *, where: str) -> None:
+    def __init__(self, asked: str, suggestions: list[str], *, where: str, ambiguous: bool = False) -> None:
         self.asked = asked
         self.suggestions = suggestions
+        if ambiguous:
+            super().__init__(f"{asked!r} fits several instruments on {where}: {', '.join(suggestions)}")
+            return
         hint = f"; did you mean {' or '.join(suggestions)}?" if suggestions else ""
         super().__init__(f"unknown instrument {asked!r} on {where}{hint}")
 
@@ -192,4 +195,6 @@ class Directory:
                 found[instrument.name] = instrument
         if len(found) == 1:
             return next(iter(found.values()))
-        raise UnknownInstrumentError(spelling, list(found) or suggestions[:3], where=venue)
+        raise UnknownInstrumentError(
+            spelling, list(found) or suggestions[:3], where=venue, ambiguous=bool(found)
+        )

@@ -33,9 +33,7 @@ async def _client(
         refused = [result for result in results if not result["ok"]]
         for result in refused:
             error = result["error"]
-            near = " or ".join(error.get("did_you_mean", []))
-            hint = f"; did you mean {near}?" if near else ""
-            click.echo(f"{result['topic']}: {error['message']}{hint}", err=True)
+            click.echo(f"{result['topic']}: {error['message']}", err=True)
         if len(refused) == len(results):
             raise PricefeeddError("no topic could be subscribed")
         seen = 0
