@@ -33,7 +33,9 @@ async def _client(
         refused = [result for result in results if not result["ok"]]
         for result in refused:
             error = result["error"]
-            click.echo(f"{result['topic']}: {error['message']}", err=True)
+            near = [word for word in error.get("did_you_mean", []) if word not in error["message"]]
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            click.echo(f"{result['topic']}: {error['message']}{hint}", err=True)
         if len(refused) == len(results):
             raise PricefeeddError("no topic could be subscribed")
         seen = 0
