@@ -208,7 +208,7 @@ class Replay:
         )
         self._names: dict[str, str] = {}
         self._map: InstrumentMap | None = None
-        self._by_feed: dict[str, set[tuple[str, str]]] = {}
+        self._by_feed: dict[str, dict[tuple[str, str], None]] = {}  # in order, so that each replay is alike
         self._asked: list[_Asked] = []
         self._tick_ns = 0
 
@@ -316,7 +316,7 @@ class Replay:
                     topic.book = lambda name=instrument.name: self._gate.book(name)
                 line.say(State.CONNECTING, "", self.now_ns, out)
                 for stream in streams:
-                    self._by_feed.setdefault(stream.feed, set()).add((channel, instrument.name))
+                    self._by_feed.setdefault(stream.feed, {})[channel, instrument.name] = None
 
     def _ask(self) -> None:
         """Turn what the gate wants into questions that a recorded answer may fit."""

@@ -12,10 +12,10 @@ from typing import IO, cast
 import click
 import trio
 
-from pricefeedd.cli.venue import guess_market
+from pricefeedd.cli.venue import give_up, guess_market, tell
 from pricefeedd.config import build
 from pricefeedd.errors import PricefeeddError
-from pricefeedd.events import PUBLIC_CHANNELS
+from pricefeedd.events import PUBLIC_CHANNELS, Status
 from pricefeedd.inprocess import Events, stream
 from pricefeedd.loader import Plugins, load_plugins
 from pricefeedd.recording import Recorder, Replay
@@ -81,6 +81,7 @@ async def _record(
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(_drain, events)
+            nursery.start_soon(give_up, venue, events)
             nursery.start_soon(_until_interrupted, nursery.cancel_scope)
             while True:
                 await trio.sleep(PROGRESS_S)
@@ -89,8 +90,10 @@ async def _record(
 
 
 async def _drain(events: Events) -> None:
-    async for _ in events:
-        pass
+    """Take events, so that none wait, and say what hinders them."""
+    async for event in events:
+        if isinstance(event, Status):
+            tell(event, events)
 
 
 async def _until_interrupted(scope: trio.CancelScope) -> None:

@@ -17,7 +17,7 @@ from pricefeedd.inprocess import Events, default_market, stream, venue_config
 from pricefeedd.loader import load_plugins
 
 #: A venue that brought nothing by then cannot be reached.
-AWAY_S = 9.0
+AWAY_S = 8.0
 
 
 @click.command()
@@ -68,10 +68,10 @@ async def _tail(
         stream(venue, instruments, channel=channel, market=market) as events,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(_away, venue, events)
+        nursery.start_soon(give_up, venue, events)
         async for event in events:
             if isinstance(event, Status):
-                _tell(event, events)
+                tell(event, events)
                 continue
             topic = f"{topic_channel(event)}:{event.venue}:{event.instrument}"
             sequence[topic] = sequence.get(topic, 0) + 1
@@ -82,16 +82,24 @@ async def _tail(
         nursery.cancel_scope.cancel()
 
 
-async def _away(venue: str, events: Events) -> None:
-    """Give up if the venue was not reached in time."""
+async def give_up(venue: str, events: Events) -> None:
+    """Wait, and give up if the venue was not reached in time.
+
+    Raises:
+        ServiceAwayError: It was not.
+    """
     await trio.sleep(AWAY_S)
     if not any(c.session is not None and c.session.opened for c in events.runtime.connections):
         last = next((s.last_error for s in events.stats if s.last_error), "it does not answer")
         raise ServiceAwayError(f"{venue} cannot be reached: {last}")
 
 
-def _tell(status: Status, events: Events) -> None:
-    """Say what hinders a topic; a refused one ends the command if nothing else was asked for."""
+def tell(status: Status, events: Events) -> None:
+    """Say what hinders a topic.
+
+    Raises:
+        SubscriptionRejectedError: It cannot be had, and nothing else was asked for.
+    """
     if status.state in (State.LIVE, State.CONNECTING) and not status.reason:
         return
     click.echo(f"{status.instrument}: {status.state} {status.reason}".rstrip(), err=True)
@@ -133,11 +141,14 @@ async def _instruments(venue: str, market: str | None, search: str, with_dead: b
 
     plugins = load_plugins()
     plugins.require("venue", venue)
-    markets = [market] if market else list(plugins.venues[venue].markets)
+    declared = plugins.venues[venue]
+    markets = [market] if market else list(declared.markets)
     rows = []
     async with NetworkDialer(now_ns=time.time_ns) as dialer:
         for name in markets:
-            config = venue_config(plugins, venue, [], [], market=name, environ=os.environ)
+            offered = declared.channels.get(declared.market_names.get(name, name), ("trade",))
+            config = venue_config(plugins, venue, ["*"], [min(offered)], market=name, environ=os.environ)
+            ours = config.venues[venue].subscribe[0].market
             around = Surroundings(
                 bus=Bus(),
                 directory=Directory(),
@@ -148,7 +159,7 @@ async def _instruments(venue: str, market: str | None, search: str, with_dead: b
             runtime = VenueRuntime(plugins.venues[venue], config.venues[venue], around)
             try:
                 with trio.fail_after(AWAY_S):
-                    found = await runtime.rest.fetch_all(runtime.venue.rest.instruments(name))
+                    found = await runtime.rest.fetch_all(runtime.venue.rest.instruments(ours))
             except (VenueError, trio.TooSlowError) as e:
                 raise ServiceAwayError(f"{venue} {name} cannot be reached: {str(e) or 'no answer'}") from e
             rows += [
