@@ -1,0 +1,235 @@
+"""What README.md tells a user to type is typed here: each command, each piece of Python, each piece of TOML.
+
+A command that stands in the README and in none of the tables below fails the first test.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from pricefeedd_binance.testing import BinanceFake
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+#: Where the daemon listens in the README; here it takes any free port.
+ADDRESS = "127.0.0.1:8765"
+#: How the README gets hold of the environment that these tests run in.
+PREFIXES = ("python3 -m pip install --quiet uv && python3 -m uv run ", "uv run ")
+
+
+def blocks(language: str) -> list[str]:
+    """Return the README's code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()]
+
+
+@attrs.frozen(kw_only=True)
+class Typed:
+    """How a command is run here.
+
+    Attributes:
+        extra: Arguments added, so that it ends soon or takes a free port.
+        demo: It speaks to a running demo.
+        first: A command of the README that must have run before.
+        serves: It goes on until it is stopped, and this is on its stdout or stderr by then.
+        prints: A pattern that all it printed contains.
+    """
+
+    extra: tuple[str, ...] = ()
+    demo: bool = False
+    first: str | None = None
+    serves: str | None = None
+    prints: str = ""
+
+
+RECORD = (
+    "pricefeedd record binance BTC-USDT --channel trade --channel book --output btc.jsonl.gz --duration 3"
+)
+
+TYPED = {
+    f"{PREFIXES[0]}pricefeedd demo": Typed(extra=("--listen", "127.0.0.1:0"), serves="is serving"),
+    f"uv run pricefeedd client ws://{ADDRESS}/ws 'trade:*:*' --limit 5": Typed(
+        demo=True, prints=r"trade:binance:\S+ #\d+ id="
+    ),
+    f"curl --silent http://{ADDRESS}/ready": Typed(demo=True, prints='"status":"ready"'),
+    "pricefeedd check --config pricefeedd.toml.example": Typed(prints="pricefeedd.toml.example: ok"),
+    "pricefeedd run --config pricefeedd.toml": Typed(extra=("--listen", "127.0.0.1:0"), serves="serving"),
+    "pricefeedd instruments binance --market linear --search BTC": Typed(
+        prints="BTC-USDT-PERP\tBTCUSDT\tlinear"
+    ),
+    "pricefeedd tail binance BTC-USDT ETH-USDT --limit 10": Typed(prints=r"(?s)(.*?price=){10}"),
+    "pricefeedd tail binance BTC-USDT-PERP --channel book --limit 3 --json": Typed(
+        prints=r'(?s)"kind":"snapshot".*"kind":"delta".*"kind":"delta"'
+    ),
+    RECORD: Typed(prints=r"btc\.jsonl\.gz: \d\d+ frames"),
+    "pricefeedd replay btc.jsonl.gz --speed 0 --print": Typed(first=RECORD, prints='"origin":"replay"'),
+    "pricefeedd plugins": Typed(prints=r"binance\tpricefeedd-binance \S+\tloaded"),
+    "uv run contrib/bench/run.py": Typed(
+        extra=("ingest", "--only=pricefeedd", "--messages=1000", "--rounds=1", "--pause-ms=0"),
+        prints="pricefeedd",
+    ),
+}
+
+#: Commands that another file runs, and the text in it that does.
+ELSEWHERE = {
+    f"{PREFIXES[0]}pytest": (".ci/run", f"{PREFIXES[0]}pytest"),
+    "pip install . ./plugins/pricefeedd-binance": (
+        "tests/wire/test_third_party_plugin.py",
+        '.pip("install", ROOT, ROOT / "plugins" / "pricefeedd-binance"',
+    ),
+}
+
+
+def test_each_command_is_run_by_somebody() -> None:
+    assert len(COMMANDS) > 10
+    assert set(COMMANDS) == set(TYPED) | set(ELSEWHERE)
+
+
+@pytest.mark.parametrize("command", ELSEWHERE)
+def test_it_is_run_there(command: str) -> None:
+    path, text = ELSEWHERE[command]
+    assert text in (ROOT / path).read_text()
+
+
+async def demo(cli: Any) -> str:
+    """Run the demo, and return its host and port."""
+    running = await cli.start("demo", "--listen", "127.0.0.1:0")
+    line: str = await running.until("ws://")
+    found = re.search(r"ws://([\d.:]+)/ws", line)
+    assert found is not None
+    return found[1]
+
+
+async def begin(cli: Any, command: str, extra: tuple[str, ...]) -> Any:
+    """Type a command; what it names of the source tree is there, as in a checkout."""
+    for prefix in PREFIXES:
+        command = command.removeprefix(prefix)
+    program, *arguments = [*shlex.split(command), *extra]
+    if program == "pricefeedd":
+        return await cli.start(*arguments)
+    if program.endswith(".py"):
+        return await cli.python(ROOT / program, *arguments)
+    if shutil.which(program) is None:
+        pytest.skip(f"there is no {program} here")
+    call = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
+    return await cli.python("-c", call, program, *arguments)
+
+
+@pytest.mark.parametrize("command", TYPED)
+async def test_a_command_does_what_the_readme_says(cli: Any, exchange: BinanceFake, command: str) -> None:
+    typed = TYPED[command]
+    (cli.folder / "pricefeedd.toml.example").write_text((ROOT / "pricefeedd.toml.example").read_text())
+    cli.config(configuration())
+    if typed.first is not None:
+        before = await begin(cli, typed.first, TYPED[typed.first].extra)
+        assert (await before.ended(within_s=30)).code == 0
+    text = command
+    if typed.demo:
+        text = text.replace(ADDRESS, await demo(cli))
+    running = await begin(cli, text, typed.extra)
+    if typed.serves is not None:
+        with trio.fail_after(20):
+            while typed.serves not in running.out + running.err:  # noqa: ASYNC110  # either of two streams
+                await trio.sleep(0.05)
+        ended = await running.end()
+    else:
+        ended = await running.ended(within_s=60)
+
+    assert ended.code == 0, ended
+    assert re.search(typed.prints, ended.out + ended.err)
+    assert "Traceback" not in ended.err
+
+
+# --- Python -------------------------------------------------------------------------------------------------
+
+#: A text in the block, and a text that it prints once something came; None if it just ends.
+PIECES = {
+    "pricefeedd.stream(": "Trade(",
+    "pricefeedd.client import": "trade:binance:",
+    "codec_laws": None,
+}
+
+
+def test_each_piece_of_python_is_run() -> None:
+    found = [[key for key in PIECES if key in block] for block in blocks("python")]
+    assert sorted(key for keys in found for key in keys) == sorted(PIECES)
+    assert all(len(keys) == 1 for keys in found)
+
+
+@pytest.mark.parametrize("piece", PIECES)
+async def test_a_piece_of_python_does_what_the_readme_says(
+    cli: Any, exchange: BinanceFake, piece: str
+) -> None:
+    (code,) = [block for block in blocks("python") if piece in block]
+    if ADDRESS in code:
+        code = code.replace(ADDRESS, await demo(cli))
+    running = await cli.python("-c", code)
+    expected = PIECES[piece]
+    if expected is None:
+        ended = await running.ended(within_s=30)
+        assert (ended.code, ended.err) == (0, "")
+    else:
+        await running.until(expected)
+
+
+# --- TOML ---------------------------------------------------------------------------------------------------
+
+
+def configuration() -> str:
+    """Return the README's example of a configuration."""
+    (text,) = [block for block in blocks("toml") if "[web]" in block]
+    return text
+
+
+async def test_the_configuration_is_one(cli: Any) -> None:
+    ended = await cli.run("check", "--config", cli.config(configuration()))
+    assert (ended.code, ended.err) == (0, "")
+
+
+def test_the_entry_point_is_as_in_the_whole_plugin() -> None:
+    (text,) = [block for block in blocks("toml") if "entry-points" in block]
+    shipped = tomllib.loads((ROOT / "tests" / "data" / "thirdparty" / "pyproject.toml").read_text())
+    assert tomllib.loads(text)["project"]["entry-points"] == shipped["project"]["entry-points"]
+
+
+# --- what it says besides -----------------------------------------------------------------------------------
+
+
+def test_files_that_it_names_are_there() -> None:
+    named = set(re.findall(r"`((?:contrib|tests|pricefeedd|systemd)/[\w./-]*)`", README))
+    assert len(named) > 5
+    assert not [name for name in sorted(named) if not (ROOT / name).exists()]
+
+
+async def test_the_paths_that_it_lists_answer(cli: Any) -> None:
+    section = README.split("## Operate")[1].split("##")[0]
+    paths = re.findall(r"`(/\w*)`", section)
+    assert {"/", "/health", "/ready", "/status", "/feeds", "/metrics"} <= set(paths)
+    program = (
+        "import sys, urllib.request\n"
+        "for path in sys.argv[2:]:\n"
+        "    print(path, urllib.request.urlopen(f'http://{sys.argv[1]}{path}').status)\n"
+    )
+    running = await cli.python("-c", program, await demo(cli), *paths)
+    ended = await running.ended()
+    assert ended.lines == [f"{path} 200" for path in paths], ended.err
+
+
+def test_python_is_new_enough() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["requires-python"].removeprefix(">=")
+    assert f"Python {wanted} or newer" in README
+    assert sys.version_info >= tuple(map(int, wanted.split(".")))
