@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import trio
 
 from pricefeedd.config import build
 from pricefeedd.errors import PluginError
+from pricefeedd.events import State
 from pricefeedd.loader import Plugins, load_plugins
+
+if TYPE_CHECKING:
+    from pricefeedd.service import Daemon
 
 VENUE = "binance"
 RATE_PER_S = 20.0
 HISTORY_MINUTES = 90
+#: The greeting waits no longer than this for data.
+FLOWING_S = 5.0
 
 
 @click.command()
@@ -78,7 +84,17 @@ async def _demo(plugins: Plugins, listen: str, rate: float) -> None:
             nursery.cancel_scope.cancel()
 
         binds = await nursery.start(serve)
+        await _flowing(daemon)
         _greet(binds[0], fake.url)
+
+
+async def _flowing(daemon: Daemon) -> None:
+    """Wait, a few seconds at most, until all topics are live: what the greeting says to try works at once."""
+    subscribe = daemon.config.venues[VENUE].subscribe
+    expected = sum(len(s.instruments) * len(s.channels) for s in subscribe)
+    with trio.move_on_after(FLOWING_S):
+        while sum(topic.state is State.LIVE for topic in daemon.bus) < expected:  # noqa: ASYNC110  # once
+            await trio.sleep(0.05)
 
 
 def _greet(bind: str, exchange: str) -> None:
