@@ -30,8 +30,9 @@ from pricefeedd.gate import Gate, TopicKey
 from pricefeedd.instruments import Directory, Instrument, InstrumentMap, UnknownInstrumentError
 from pricefeedd.limits import Bucket, backoff
 from pricefeedd.lines import Context, WantResubscribe
-from pricefeedd.session import Batch, Item, Link, StreamRefused, StreamsAccepted, Tap
+from pricefeedd.session import Batch, Item, Link, Tap
 from pricefeedd.stats import Stats
+from pricefeedd.subscriptions import StreamRefused, StreamsAccepted
 from pricefeedd.supervisor import ASK_AGAIN_S, Connection, Keeper, Lost
 from pricefeedd.transport import Dialer
 from pricefeedd.venue import Venue

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import attrs
 import structlog
@@ -40,6 +39,7 @@ from pricefeedd.errors import (
 )
 from pricefeedd.events import Event
 from pricefeedd.stats import BadFrame, MarketStats
+from pricefeedd.subscriptions import StreamRefused, StreamsAccepted, Subscriptions, requests
 from pricefeedd.transport import Dialer, HandshakeRefusedError, Socket, open_event_stream, open_websocket
 from pricefeedd.venue import Account, Ack, Feed, Transport
 
@@ -47,10 +47,6 @@ log = structlog.get_logger("pricefeedd.session")
 
 CONNECT_S = 10.0
 LOGIN_S = 10.0
-#: A subscribe frame that the venue did not answer is sent this often in all.
-SUBSCRIBE_TRIES = 3
-#: What was never answered while other streams flow is asked for again after this time.
-ASK_AGAIN_S = 300.0
 
 _SIGNALS = frozenset({Accepted, Refused, Reply, Closing, Failed, Count, LoggedIn, LoginRefused})
 
@@ -64,28 +60,6 @@ class Batch:
 
     carrier: int
     events: list[Event]
-
-
-@attrs.frozen
-class StreamsAccepted:
-    """These streams flow on this connection from now on."""
-
-    carrier: int
-    streams: tuple[Stream, ...]
-
-
-@attrs.frozen
-class StreamRefused:
-    """The venue will not serve this stream.
-
-    Attributes:
-        final: The venue said so; False if it only did not answer.
-    """
-
-    carrier: int
-    stream: Stream
-    reason: str
-    final: bool = True
 
 
 Item = Batch | StreamsAccepted | StreamRefused
@@ -120,16 +94,6 @@ class Link:
     patience_s: float = 30.0
 
 
-@attrs.define
-class _Request:
-    """A subscribe frame that waits for its answer."""
-
-    streams: tuple[Stream, ...]
-    waiting: set[str]
-    deadline: float
-    tries: int
-
-
 _carriers = itertools.count(1)
 
 
@@ -147,7 +111,6 @@ class Session:
     def __init__(self, link: Link, streams: Iterable[Stream], *, path: str, patience: float = 1.0) -> None:
         self.link = link
         self.carrier = next(_carriers)
-        self.streams: dict[str, Stream] = {stream.name: stream for stream in streams}
         self.path = path
         self.opened = False
         self.flowing = trio.Event()
@@ -155,39 +118,23 @@ class Session:
         self.retiring = trio.Event()
         self.silent = False
         self._patience_s = link.patience_s * patience
-        self._ids = itertools.count(1)
-        self._wanted = {stream.name: stream for stream in (*link.feed.always, *self.streams.values())}
-        #: Streams that the venue did not answer for yet, whether it was asked already or not.
-        self._owed = set(self._wanted)
-        self._requests: dict[int, _Request] = {}
-        self._resend, self._to_send = trio.open_memory_channel[tuple[str, tuple[Stream, ...], int]](10_000)
+        self._subscriptions = Subscriptions(self.carrier, venue=link.venue, feed=link.feed, streams=streams)
         self._logged_in = trio.Event()
         self._count: int | None = None
         self._last_frame = 0.0
-        self._quiet_since = 0.0
-        self._notes: list[Item] = []
+        self._opened_at = 0.0
         self._doomed = ""
-        self._last_refusal = ""
-        self._again: deque[tuple[float, tuple[Stream, ...]]] = deque()
 
     # --- what others may ask ---------------------------------------------------------------------------
 
     def resubscribe(self, streams: Iterable[Stream]) -> None:
         """End and begin these streams again, as soon as the venue's pace allows."""
-        known = tuple(s for s in streams if s.name in self._wanted)
-        if known and self.link.feed.transport is Transport.WEBSOCKET:
-            self._queue("unsubscribe", known)
-            self._queue("subscribe", known)
+        if self.link.feed.transport is Transport.WEBSOCKET:
+            self._subscriptions.again(streams)
 
     def doom(self, reason: str) -> None:
         """End the session within a second: its data cannot be believed any more."""
         self._doomed = reason
-
-    def _queue(self, what: str, streams: tuple[Stream, ...], tries: int = 1) -> None:
-        try:
-            self._resend.send_nowait((what, streams, tries))
-        except trio.WouldBlock:
-            log.warning("subscribe queue full", venue=self.link.venue, feed=self.link.feed.name)
 
     # --- life ------------------------------------------------------------------------------------------
 
@@ -199,7 +146,7 @@ class Session:
         """
         link, feed = self.link, self.link.feed
         account = link.account
-        wanted = list(self._wanted.values())
+        wanted = list(self._subscriptions.wanted.values())
         opening = link.codec.open(feed, wanted, path=self.path, now_ns=link.now_ns(), account=account)
         connect = open_websocket if feed.transport is Transport.WEBSOCKET else open_event_stream
         try:
@@ -223,7 +170,7 @@ class Session:
         if link.tap is not None:
             link.tap("open", feed.name, self.carrier, b"")
         self.opened = True
-        self._last_frame = self._quiet_since = trio.current_time()
+        self._last_frame = self._opened_at = trio.current_time()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, socket, name=f"read:{feed.name}:{self.carrier}")
@@ -242,7 +189,7 @@ class Session:
         for signal in self.link.codec.refused(self.link.feed, error.reply):
             if isinstance(signal, Refused):
                 for name in signal.streams:
-                    self._refuse(name, signal.reason)
+                    self._subscriptions.refuse(name, signal.reason)
                 return ConnectError(signal.reason, venue=self.link.venue)
             if isinstance(signal, LoginRefused):
                 return LoginRejectedError(signal.reason, venue=self.link.venue)
@@ -290,11 +237,11 @@ class Session:
                         raise
             stats.messages += len(frames)
             stats.last_message_ns = now_ns
-            if events or self._notes:
+            if events or self._subscriptions.notes:
                 await self._hand_on(events)
 
     async def _hand_on(self, events: list[Event]) -> None:
-        if self._notes:
+        if self._subscriptions.notes:
             await self._tell()
         if events:
             if not self.flowing.is_set():
@@ -303,7 +250,7 @@ class Session:
             await self.link.emit(Batch(self.carrier, events))
 
     async def _tell(self) -> None:
-        notes, self._notes = self._notes, []
+        notes, self._subscriptions.notes = self._subscriptions.notes, []
         for note in notes:
             await self.link.emit(note)
 
@@ -314,9 +261,11 @@ class Session:
             case Reply(frame):
                 await socket.send(frame)
             case Accepted():
-                self._on_accepted(signal)
+                self._subscriptions.accepted(signal, trio.current_time())
+                self._settle()
             case Refused():
-                self._on_refused(signal)
+                self._subscriptions.refused(signal)
+                self._settle()
             case Closing(reason):
                 log.info("venue will close the connection", venue=venue, reason=reason)
                 self.retiring.set()
@@ -333,77 +282,8 @@ class Session:
             case LoginRefused(reason):
                 raise LoginRejectedError(reason, venue=venue)
 
-    def _on_accepted(self, signal: Accepted) -> None:
-        if signal.request_id is not None:
-            request = self._requests.get(signal.request_id)
-            if request is not None and not signal.streams:
-                self._accept(signal.request_id, request, request.streams)
-                return
-        names = set(signal.streams)
-        for request_id, request in list(self._requests.items()):
-            came = tuple(s for s in request.streams if s.name in names and s.name in request.waiting)
-            if came:
-                self._accept(request_id, request, came)
-            elif signal.complete:
-                # Asked for, answered with the whole set, and not in it: refused without a word, unless
-                # the answer was to an earlier request. The deadline decides.
-                request.tries = SUBSCRIBE_TRIES
-
-    def _accept(self, request_id: int, request: _Request, streams: tuple[Stream, ...]) -> None:
-        names = {s.name for s in streams}
-        request.waiting -= names
-        if not request.waiting:
-            self._requests.pop(request_id, None)
-        self._owed -= names
-        self._quiet_since = trio.current_time()
-        mine = tuple(s for s in streams if s.name in self.streams)
-        if mine:
-            self._notes.append(StreamsAccepted(self.carrier, mine))
-        self._settle()
-
-    def _on_refused(self, signal: Refused) -> None:
-        request = self._requests.get(signal.request_id) if signal.request_id is not None else None
-        names = set(signal.streams)
-        if request is None and names:
-            for request_id, candidate in self._requests.items():
-                if names & candidate.waiting:
-                    request = candidate
-                    signal = attrs.evolve(signal, request_id=request_id)
-                    break
-        if request is None:
-            for name in names:
-                self._refuse(name, signal.reason)
-            if not names:
-                log.warning("venue refused something", venue=self.link.venue, reason=signal.reason)
-            return
-        if not names and len(request.waiting) > 1:
-            # The venue does not say which one is bad: ask for each alone, so that the others are not hurt.
-            self._requests.pop(signal.request_id or 0, None)
-            for stream in request.streams:
-                if stream.name in request.waiting:
-                    self._queue("subscribe", (stream,))
-            return
-        for name in names or set(request.waiting):
-            self._refuse(name, signal.reason)
-            request.waiting.discard(name)
-        rest = tuple(s for s in request.streams if s.name in request.waiting)
-        if signal.others_lost or not rest:
-            self._requests.pop(signal.request_id or 0, None)
-            if rest:
-                self._queue("subscribe", rest)
-        self._settle()
-
-    def _refuse(self, name: str, reason: str) -> None:
-        self._owed.discard(name)
-        self._wanted.pop(name, None)
-        stream = self.streams.pop(name, None)
-        if stream is not None:
-            self._last_refusal = reason
-            log.warning("subscription refused", venue=self.link.venue, stream=name, reason=reason)
-            self._notes.append(StreamRefused(self.carrier, stream, reason))
-
     def _settle(self) -> None:
-        if not self._owed and self.flowing.is_set():
+        if not self._subscriptions.owed and self.flowing.is_set():
             self.settled.set()
 
     # --- speaking --------------------------------------------------------------------------------------
@@ -413,15 +293,17 @@ class Session:
         link, feed = self.link, self.link.feed
         if feed.private and link.account is not None:
             await self._log_in(socket, link.account)
+        subscriptions = self._subscriptions
+        wanted = tuple(subscriptions.wanted.values())
         if subscribed:
-            self._owed.clear()
+            mine = subscriptions.taken(wanted)
             self._settle()
-            await link.emit(StreamsAccepted(self.carrier, tuple(self.streams.values())))
+            await link.emit(StreamsAccepted(self.carrier, mine))
         else:
-            for streams in requests(list(self._wanted.values()), feed.streams_per_request):
+            for streams in requests(wanted, feed.streams_per_request):
                 await self._ask(socket, "subscribe", streams)
-        async for what, streams, tries in self._to_send:
-            await self._ask(socket, what, tuple(s for s in streams if s.name in self._wanted), tries)
+        async for what, streams, tries in subscriptions.to_send:
+            await self._ask(socket, what, subscriptions.still_wanted(streams), tries)
 
     async def _log_in(self, socket: Socket, account: Account) -> None:
         link = self.link
@@ -446,19 +328,17 @@ class Session:
 
     async def _send_request(self, socket: Socket, what: str, streams: tuple[Stream, ...], tries: int) -> None:
         link, feed = self.link, self.link.feed
-        request_id = next(self._ids)
+        request_id = self._subscriptions.next_id()
         make = link.codec.subscribe if what == "subscribe" else link.codec.unsubscribe
         frame = make(feed, streams, request_id=request_id, now_ns=link.now_ns(), account=link.account)
         if what == "subscribe" and feed.ack is not Ack.NONE:
-            deadline = trio.current_time() + feed.ack_within_s
-            self._requests[request_id] = _Request(streams, {s.name for s in streams}, deadline, tries)
+            self._subscriptions.asked(request_id, streams, tries, trio.current_time())
         if link.tap is not None:
             link.tap(">", feed.name, self.carrier, frame.encode() if isinstance(frame, str) else frame)
         await socket.send(frame)
         if what == "subscribe" and feed.ack is Ack.NONE:
-            self._owed -= {s.name for s in streams}
+            mine = self._subscriptions.taken(streams)
             self._settle()
-            mine = tuple(s for s in streams if s.name in self.streams)
             if mine:
                 await link.emit(StreamsAccepted(self.carrier, mine))
 
@@ -466,7 +346,7 @@ class Session:
 
     async def _watch(self, socket: Socket) -> None:
         """Ping, and end the session when the connection is dead, silent or too old."""
-        feed = self.link.feed
+        feed, subscriptions = self.link.feed, self._subscriptions
         born = trio.current_time()
         # Jitter, so that the connections of one start do not all go at one time.
         retire_at = born + feed.lifetime_s * random.uniform(0.95, 1.0) if feed.lifetime_s else float("inf")
@@ -490,12 +370,14 @@ class Session:
                 )
             if self._doomed:
                 raise StaleFeedError(self._doomed, venue=self.link.venue)
-            if self._last_refusal and not self.streams:
+            if subscriptions.last_refusal and not subscriptions.streams:
                 raise SubscriptionRejectedError(
-                    f"all subscriptions were refused: {self._last_refusal}", venue=self.link.venue
+                    f"all subscriptions were refused: {subscriptions.last_refusal}", venue=self.link.venue
                 )
-            quiet_s = now - self._quiet_since
-            if quiet_s > self._patience_s and not (self._owed or self.flowing.is_set() or feed.private):
+            quiet_s = now - max(self._opened_at, subscriptions.accepted_at)
+            if quiet_s > self._patience_s and not (
+                subscriptions.owed or self.flowing.is_set() or feed.private
+            ):
                 # All streams are accepted and none of them speaks: a dead route, or a very quiet market.
                 # An account may rightly be silent for as long as nothing is traded on it.
                 self.silent = True
@@ -505,49 +387,7 @@ class Session:
                 )
             if now >= retire_at:
                 self.retiring.set()
-            await self._unanswered(now)
+            subscriptions.tick(now, flowing=self.flowing.is_set())
+            await self._tell()
+            self._settle()
             await trio.sleep(1.0)
-
-    async def _unanswered(self, now: float) -> None:
-        """Ask again for what was not answered in time, and in the end refuse it in the venue's stead.
-
-        Raises:
-            StaleFeedError: The venue answered nothing at all.
-        """
-        feed = self.link.feed
-        for request_id, request in list(self._requests.items()):
-            if now < request.deadline:
-                continue
-            del self._requests[request_id]
-            waiting = tuple(s for s in request.streams if s.name in request.waiting)
-            if request.tries < SUBSCRIBE_TRIES:
-                self._queue("subscribe", waiting, request.tries + 1)
-            elif feed.ack is Ack.REQUEST and self.flowing.is_set():
-                log.warning("subscription not answered, but data flows", venue=self.link.venue)
-                self._accept(request_id, request, waiting)
-            elif len(self._owed) == len(self._wanted):
-                # No word on any stream: it is the venue that is out of order, and not what we ask for.
-                raise StaleFeedError("no subscription was answered", venue=self.link.venue)
-            else:
-                reason = "the venue did not answer the subscription"
-                self._notes += [
-                    StreamRefused(self.carrier, s, reason, final=False)
-                    for s in waiting
-                    if s.name in self.streams
-                ]
-                self._owed -= {s.name for s in waiting}
-                self._again.append((now + ASK_AGAIN_S, waiting))
-        while self._again and now >= self._again[0][0]:
-            self._queue("subscribe", self._again.popleft()[1])
-        await self._tell()
-        self._settle()
-
-
-def requests(streams: Sequence[Stream], size: int) -> Iterator[tuple[Stream, ...]]:
-    """Yield the streams in parts that may share a frame: of one group, and at most `size` each."""
-    groups: dict[str, list[Stream]] = {}
-    for stream in streams:
-        groups.setdefault(stream.group, []).append(stream)
-    for members in groups.values():
-        for start in range(0, len(members), size):
-            yield tuple(members[start : start + size])

@@ -35,6 +35,7 @@ LAYERS = {
             "bus",
             "transport",
             "session",
+            "subscriptions",
             "supervisor",
             "runtime",
             "backfill",

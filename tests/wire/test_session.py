@@ -49,17 +49,9 @@ from pricefeedd.errors import (
 from pricefeedd.events import Event, Trade
 from pricefeedd.instruments import Instrument
 from pricefeedd.rest import HttpReply
-from pricefeedd.session import (
-    ASK_AGAIN_S,
-    Batch,
-    Item,
-    Link,
-    Session,
-    StreamRefused,
-    StreamsAccepted,
-    requests,
-)
+from pricefeedd.session import Batch, Item, Link, Session
 from pricefeedd.stats import MarketStats
+from pricefeedd.subscriptions import ASK_AGAIN_S, StreamRefused, StreamsAccepted, requests
 from pricefeedd.testing import FakeVenue, Request, Response, Socket, anchored_clock
 from pricefeedd.testing.memory import MemoryDialer
 from pricefeedd.venue import Account, Ack, Feed, Transport
