@@ -214,7 +214,6 @@ class Session:
             now_ns = link.now_ns()
             events: list[Event] = []
             for frame in frames:
-                stats.bytes += len(frame)
                 if tap is not None:
                     tap("<", feed.name, self.carrier, frame)
                 try:
@@ -236,6 +235,7 @@ class Session:
                         await self._hand_on(events)
                         raise
             stats.messages += len(frames)
+            stats.bytes += sum(map(len, frames))
             stats.last_message_ns = now_ns
             if events or self._subscriptions.notes:
                 await self._hand_on(events)
