@@ -145,7 +145,10 @@ class VenueRuntime:
             }
 
     async def _emit(self, market: str, item: Item | Lost | Tick | Fetched) -> None:
-        await self._send.send((market, item))
+        try:
+            self._send.send_nowait((market, item))
+        except trio.WouldBlock:
+            await self._send.send((market, item))
 
     async def _tick(self) -> None:
         while True:
