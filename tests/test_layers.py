@@ -26,6 +26,7 @@ LAYERS = {
             "breaker",
             "limits",
             "wire",
+            "frames",
         ),
         *("config", "loader"),
     ),

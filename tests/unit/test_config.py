@@ -643,7 +643,7 @@ def test_a_tree_made_by_a_command_is_read_like_a_file() -> None:
 
 def test_the_state_directory_is_systemds_or_the_users() -> None:
     assert state_dir({"STATE_DIRECTORY": "/var/lib/a:/var/lib/b"}) == "/var/lib/a"
-    assert state_dir({"HOME": "/home/me"}) == "/home/me/.local/state/pricefeedd"
+    assert state_dir({"HOME": "/somewhere"}) == "/somewhere/.local/state/pricefeedd"
 
 
 def test_the_file_asked_for_wins_over_the_one_that_lies_here(

@@ -16,7 +16,8 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from pricefeedd.errors import ConnectionLostError
-from pricefeedd.transport import FrameDecoder, WebSocket, masked_frame
+from pricefeedd.frames import FrameDecoder, masked_frame
+from pricefeedd.transport import WebSocket
 
 LIMIT = 1 << 20
 
