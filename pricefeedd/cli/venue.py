@@ -17,7 +17,7 @@ from pricefeedd.inprocess import Events, default_market, stream, venue_config
 from pricefeedd.loader import load_plugins
 
 #: A venue that brought nothing by then cannot be reached.
-AWAY_S = 8.0
+AWAY_S = 6.0
 
 
 @click.command()
