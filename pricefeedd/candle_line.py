@@ -12,8 +12,10 @@ from pricefeedd.rules import CandleEnd
 
 #: Closed minutes fetched when a topic begins, so that a reader finds some right away.
 START_MINUTES = 5
-#: A minute that REST does not have yet is asked for again this often, after 1, 2, 4 and 8 s.
+#: A recent minute that REST does not have yet is asked for again this often, after 1, 2, 4 and 8 s.
 CANDLE_RETRIES = 4
+#: Minutes that nothing proves to have passed are asked for again at most this far apart.
+MAX_WAIT_S = 60
 
 
 class CandleLine(Line[Candle]):
@@ -30,6 +32,12 @@ class CandleLine(Line[Candle]):
         self._wanted = False
         self._vain = 0
         self._again_ns = 0
+        self._newest_ns = 0
+
+    def shift(self, by_ns: int) -> None:
+        """Move what was noted by a clock that jumped."""
+        super().shift(by_ns)
+        self._again_ns += by_ns
 
     def end(self) -> None:
         """Forget the open minute: nobody knows how it went on, so it must not be closed as we knew it."""
@@ -47,6 +55,7 @@ class CandleLine(Line[Candle]):
         if closed is not None and event.start_ns <= closed:
             self.duplicate()
             return
+        self._newest_ns = max(self._newest_ns, event.start_ns)
         known = self._open
         if not event.closed:
             if known is not None and event.start_ns <= known.start_ns:
@@ -113,15 +122,24 @@ class CandleLine(Line[Candle]):
                 known[candle.start_ns] = candle
         first = want.start_ns if had is None else had + MINUTE_NS
         expected = range(first, want.end_ns + 1, MINUTE_NS)
+        # A minute is missing when the venue has shown a later one. Our clock alone proves nothing: it may
+        # have jumped, or REST may lag.
+        self._newest_ns = max(self._newest_ns, *known, *(c.start_ns for c in candles or ()), 0)
         missing = [start for start in expected if start not in known]
         recent = bool(missing) and missing[-1] >= now_ns - 4 * MINUTE_NS
-        if missing and had is not None and recent and self._vain < CANDLE_RETRIES and not held:
-            # REST lags behind the minute: a later tick asks again for what is not there yet.
-            self._again_ns = now_ns + 2**self._vain * SECOND_NS
+        unproven = [start for start in missing if start >= self._newest_ns]
+        if (
+            had is not None
+            and (unproven or (missing and recent and self._vain < CANDLE_RETRIES))
+            and not held
+        ):
+            # A later tick asks again for what is not there yet.
+            self._again_ns = now_ns + min(2**self._vain, MAX_WAIT_S) * SECOND_NS
             self._vain += 1
-            expected = range(first, missing[0], MINUTE_NS)
-            fetched -= sum(1 for start in known if start > missing[0])
-            missing = []
+            wait_from = missing[0] if self._vain <= CANDLE_RETRIES else unproven[0]
+            expected = range(first, wait_from, MINUTE_NS)
+            fetched -= sum(1 for start in known if start > wait_from)
+            missing = [start for start in missing if start < wait_from]
         else:
             self._vain = 0
         if had is not None and expected and (missing or fetched > 1):
@@ -132,7 +150,7 @@ class CandleLine(Line[Candle]):
                 self._closed_ns = start
                 out.append(known[start])
         if missing:
-            self._closed_ns = max(self._closed_ns or 0, want.end_ns)
+            self._closed_ns = max(self._closed_ns or 0, expected[-1])
         for candle in held:
             self._close(candle, out)
 

@@ -116,6 +116,11 @@ class Gate:
         for line in self:
             line.tick(now_ns, out)
 
+    def shift(self, by_ns: int) -> None:
+        """Note that the wall clock jumped."""
+        for line in self:
+            line.shift(by_ns)
+
     # --- what was fetched -----------------------------------------------------------------------------
 
     def book_fetched(self, instrument: str, book: BookSnapshot | None, now_ns: int, out: list[Event]) -> None:

@@ -240,6 +240,12 @@ class Line(Generic[E]):
                 WantResubscribe(channel=self.channel, instrument=self.instrument, reason="stale")
             )
 
+    def shift(self, by_ns: int) -> None:
+        """Move what was noted by a clock that jumped, so that no time seems to have passed in the jump."""
+        self._attached_ns += by_ns
+        if self.seen_ns is not None:
+            self.seen_ns += by_ns
+
     def revived(self, now_ns: int, out: list[Event]) -> None:
         """Data came on a stale topic."""
         self.say(State.LIVE, "", now_ns, out)

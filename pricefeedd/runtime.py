@@ -43,6 +43,8 @@ log = structlog.get_logger("pricefeedd.runtime")
 #: sockets: we are short of CPU, and TCP tells the venue.
 BATCHES = 64
 TICK_S = 1.0
+#: The wall clock may drift from the steady one by this much between two ticks; more is a jump.
+CLOCK_JUMP_NS = 2_000_000_000
 #: Instrument lists are read again this often: new listings appear, contracts expire.
 RELOAD_S = 3600.0
 
@@ -83,6 +85,7 @@ class VenueRuntime:
         self.gates: dict[str, Gate] = {}
         self.connections: list[Connection] = []
         self.last_turn = trio.current_time()
+        self._last_turn_ns = 0
         self.buckets = {budget.name: Bucket(budget) for budget in self.venue.budgets}
         self._breakers: dict[str, Breaker] = {}
         self._by_topic: dict[TopicKey, list[tuple[Connection, Stream]]] = {}
@@ -172,7 +175,7 @@ class VenueRuntime:
                 continue
             now_ns = self.around.now_ns()
             if type(item) is Tick:
-                self.last_turn = trio.current_time()
+                self._watch_clock(now_ns)
                 for name, gate in self.gates.items():
                     gate.tick(now_ns, out)
                     self._count(name, gate)
@@ -183,6 +186,16 @@ class VenueRuntime:
             for name, gate in self.gates.items():
                 if gate.context.wants:
                     self._fetch(name, gate, nursery)
+
+    def _watch_clock(self, now_ns: int) -> None:
+        """Find jumps of the wall clock by the steady one, so that no line takes them for silence."""
+        turn = trio.current_time()
+        jump_ns = now_ns - self._last_turn_ns - int((turn - self.last_turn) * 1e9)
+        if self._last_turn_ns and abs(jump_ns) > CLOCK_JUMP_NS:
+            log.warning("the clock jumped", venue=self.name, seconds=round(jump_ns / 1e9, 1))
+            for gate in self.gates.values():
+                gate.shift(jump_ns)
+        self.last_turn, self._last_turn_ns = turn, now_ns
 
     def _turn(self, gate: Gate, item: Any, now_ns: int, out: list[Event]) -> None:
         match item:

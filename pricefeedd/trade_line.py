@@ -40,6 +40,11 @@ class TradeLine(Line[Trade]):
         self._asked_before = 0
         self._seen = Seen(context.dedupe_window_s, context.dedupe_entries)
 
+    def shift(self, by_ns: int) -> None:
+        """Move what was noted by a clock that jumped."""
+        super().shift(by_ns)
+        self._held_since_ns += by_ns
+
     def begin(self, now_ns: int, out: list[Event]) -> None:
         """Start afresh, and tell of the hole that the ids cannot prove."""
         super().begin(now_ns, out)

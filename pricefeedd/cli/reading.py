@@ -43,8 +43,10 @@ async def _client(
             async for update in feed:
                 if not as_json and update.event is None:
                     continue
-                click.echo(update.text if as_json else line(update))
-                seen += update.message["type"] not in ("status", "gap", "conflated")
+                is_data = update.message["type"] not in ("status", "gap", "conflated")
+                # For people what is said about the data goes beside it; in JSON it keeps its place.
+                click.echo(update.text if as_json else line(update), err=not (is_data or as_json))
+                seen += is_data
                 if limit is not None and seen >= limit:
                     return
         except ConnectionLostError as e:

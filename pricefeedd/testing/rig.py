@@ -27,22 +27,38 @@ from pricefeedd.venue import Venue
 E = TypeVar("E", bound=Event)
 
 
+class SkewedClock:
+    """Our wall clock, as far ahead of the venue's as a test wants it.
+
+    Attributes:
+        ahead_ns: How far.
+    """
+
+    def __init__(self, venue_now_ns: Callable[[], int]) -> None:
+        self.ahead_ns = 0
+        self._venue_now_ns = venue_now_ns
+
+    def __call__(self) -> int:
+        """Return the time, ns since the Unix epoch."""
+        return self._venue_now_ns() + self.ahead_ns
+
+
 class Rig:
     """A venue at work, and everything that one reader of all its topics got.
 
     Attributes:
         messages: What the reader got, in order.
-        now_ns: The wall clock of venue and fake.
+        clock: Our wall clock; the venue has its own.
     """
 
     def __init__(
-        self, venue: Venue, bus: Bus, runtime: VenueRuntime, stats: Stats, now_ns: Callable[[], int]
+        self, venue: Venue, bus: Bus, runtime: VenueRuntime, stats: Stats, clock: SkewedClock
     ) -> None:
         self.venue = venue
         self.bus = bus
         self.runtime = runtime
         self.stats = stats
-        self.now_ns = now_ns
+        self.clock = clock
         self.messages: list[Message] = []
         self._by_topic: dict[str, list[Message]] = {}
         self._changed = trio.lowlevel.ParkingLot()
@@ -161,17 +177,16 @@ async def rig(
         settings=venue.settings() if settings is None else settings,
     )
     bus = Bus()
-    stats = Stats(started_ns=fake.now_ns())
+    clock = SkewedClock(fake.now_ns)
+    stats = Stats(started_ns=clock())
     try:
         async with trio.open_nursery() as nursery:
             dialer = MemoryDialer(
-                nursery, dict.fromkeys({_root(url) for url in endpoints.values()}, fake), now_ns=fake.now_ns
+                nursery, dict.fromkeys({_root(url) for url in endpoints.values()}, fake), now_ns=clock
             )
-            around = Surroundings(
-                bus=bus, directory=Directory(), stats=stats, dialer=dialer, now_ns=fake.now_ns
-            )
+            around = Surroundings(bus=bus, directory=Directory(), stats=stats, dialer=dialer, now_ns=clock)
             runtime = VenueRuntime(venue, config, around)
-            made = Rig(venue, bus, runtime, stats, fake.now_ns)
+            made = Rig(venue, bus, runtime, stats, clock)
             nursery.start_soon(runtime.run, name=f"venue:{venue.name}")
             yield made
             nursery.cancel_scope.cancel()

@@ -700,8 +700,23 @@ def test_a_minute_that_rest_does_not_have_yet_is_asked_for_again_less_and_less_o
             asked.append(second)
             out += filled(line, want, [], now)
         lost += of(Gap, out)
-    assert asked == [5, 6, 8, 12, 20]
-    assert [gap.missing for gap in lost] == [1]
+    assert asked == [5, 6, 8, 12, 20, 36]
+    assert lost == [], "that the minute has passed is only our clock's word"
+
+
+def test_a_minute_that_nobody_has_is_missing_once_the_venue_shows_a_later_one() -> None:
+    line = started()
+    for second in range(5, 55):
+        tick(line, MIDNIGHT + M + second * S)
+        for want in wants(line):
+            filled(line, want, [], MIDNIGHT + M + second * S)
+    assert admit(line, candle(1, closed=False)) != []
+    now = MIDNIGHT + 2 * M + 10 * S
+    tick(line, now)
+    (want,) = wants(line)
+    (gap,) = of(Gap, filled(line, want, [], now))
+    assert gap.missing == 1
+    assert minutes(admit(line, candle(1))) == [1]
 
 
 def test_the_streams_late_word_is_taken_while_rest_lags() -> None:

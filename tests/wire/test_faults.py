@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import attrs
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -373,3 +374,23 @@ async def test_ten_minutes_away(autojump_clock: MockClock) -> None:
         assert gap.recovered > 100
         starts = [c.start_ns for c in s.rig.events("candle_1m:BTC-USDT", Candle) if c.closed]
         assert starts == list(range(starts[0], starts[-1] + 1, 60_000_000_000))
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_clock_that_jumps(hours: int, autojump_clock: MockClock) -> None:
+    """Our clock is put right, or wrong: nothing is stale for it, nothing is missing, nothing comes twice."""
+    async with scene() as s:
+        await trio.sleep(100)
+        s.rig.clock.ahead_ns = hours * 3600 * 1_000_000_000
+        await trio.sleep(300)
+        s.rig.clock.ahead_ns = 0
+        await trio.sleep(100)
+        await s.settle()
+        s.check_complete("BTC-USDT", "ETH-USDT")
+        for topic in TOPICS:
+            assert set(s.rig.states(topic)[1:]) == {State.LIVE}, topic
+            assert not s.rig.gaps(topic)
+        starts = [c.start_ns for c in s.rig.events("candle_1m:BTC-USDT", Candle) if c.closed]
+        assert starts == list(range(starts[0], starts[-1] + 1, 60_000_000_000))
+        assert starts[-1] >= s.fake.market.candles("BTC-USDT")[-1].start_ns - 2 * 60_000_000_000
+        assert s.rig.market("spot").reconnects == 0
