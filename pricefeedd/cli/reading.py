@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 import trio
 
-from pricefeedd.cli.text import facts, name
+from pricefeedd.cli.text import Troubles, facts, name
 from pricefeedd.client import Update, connect
 from pricefeedd.errors import ConnectionLostError, PricefeeddError, ServiceAwayError
+from pricefeedd.events import Status
 from pricefeedd.wire import type_of
 
 
@@ -39,9 +40,13 @@ async def _client(
         if len(refused) == len(results):
             raise PricefeeddError("no topic could be subscribed")
         seen = 0
+        troubles = Troubles()
         try:
             async for update in feed:
                 if not as_json and update.event is None:
+                    continue
+                event = update.event
+                if isinstance(event, Status) and not (as_json or troubles.news(update.topic, event)):
                     continue
                 is_data = update.message["type"] not in ("status", "gap", "conflated")
                 # For people what is said about the data goes beside it; in JSON it keeps its place.

@@ -7,7 +7,7 @@ import sys
 import click
 import orjson
 
-from pricefeedd.events import Event
+from pricefeedd.events import Event, State, Status
 from pricefeedd.wire import data_of
 
 
@@ -33,3 +33,20 @@ def facts(event: Event) -> str:
 def name(text: str) -> str:
     """Return a name, in colour on a terminal."""
     return click.style(text, fg="cyan") if sys.stdout.isatty() else text
+
+
+class Troubles:
+    """Which topics are in trouble, so that a person is told when that begins and ends, and not more."""
+
+    def __init__(self) -> None:
+        self._topics: set[str] = set()
+
+    def news(self, topic: str, status: Status) -> bool:
+        """Return whether a status is worth a line."""
+        if status.reason or status.state not in (State.LIVE, State.CONNECTING):
+            self._topics.add(topic)
+            return True
+        if status.state is State.LIVE and topic in self._topics:
+            self._topics.remove(topic)
+            return True
+        return False
