@@ -17,16 +17,15 @@ import structlog
 import trio
 
 from pricefeedd import __version__, notify
-from pricefeedd.backfill import RestTap
 from pricefeedd.bus import Bus
 from pricefeedd.config import Config, SinkConfig
 from pricefeedd.errors import ServiceAwayError
+from pricefeedd.events import Origin, State, Status
 from pricefeedd.instruments import Directory
 from pricefeedd.lanes import Lanes
 from pricefeedd.loader import Plugins
 from pricefeedd.mailbox import Message
 from pricefeedd.runtime import Surroundings, VenueRuntime
-from pricefeedd.session import Tap
 from pricefeedd.stats import Stats
 from pricefeedd.supervisor import supervise
 from pricefeedd.transport import Dialer, NetworkDialer
@@ -64,8 +63,6 @@ class Daemon:
         plugins: Plugins,
         *,
         now_ns: Callable[[], int] = time.time_ns,
-        tap: Tap | None = None,
-        rest_tap: RestTap | None = None,
     ) -> None:
         self.config = config
         self.plugins = plugins.records
@@ -76,8 +73,6 @@ class Daemon:
         self.runtimes: dict[str, VenueRuntime] = {}
         self.binds: list[str] = []
         self._loaded = plugins
-        self._tap = tap
-        self._rest_tap = rest_tap
         self._stop = trio.Event()
 
     @property
@@ -108,10 +103,10 @@ class Daemon:
 
         Args:
             dialer: What reaches venues; the network by default.
-            signals: Stop on SIGTERM and SIGINT, and look at the configuration on SIGHUP.
+            signals: Stop on SIGTERM and SIGINT, and survive SIGHUP.
 
         Raises:
-            OSError: A listener's address is taken.
+            ServiceAwayError: A listener's address is taken.
         """
         for key in unserved(self.config):
             log.warning("configured, but this version does not serve it", key=key)
@@ -149,19 +144,39 @@ class Daemon:
                 stats=self.stats,
                 dialer=dialer or network,
                 now_ns=self.now_ns,
-                tap=self._tap,
-                rest_tap=self._rest_tap,
             )
             async with trio.open_nursery() as nursery:
                 for name in self.config.venues:
                     run = partial(self._run_venue, name, around)
-                    nursery.start_soon(partial(supervise, run, what="venue", name=name), name=f"venue:{name}")
+                    crashed = partial(self._venue_crashed, name)
+                    keep = partial(supervise, run, what="venue", name=name, crashed=crashed)
+                    nursery.start_soon(keep, name=f"venue:{name}")
 
     async def _run_venue(self, name: str, around: Surroundings) -> None:
         config = self.config.venues[name]
         runtime = VenueRuntime(self._loaded.venues[config.plugin or name], config, around)
         self.runtimes[name] = runtime
         await runtime.run()
+
+    def _venue_crashed(self, name: str, reason: str) -> None:
+        """Let nobody believe what the venue served until it runs again, nor the watchdog wait for it."""
+        self.runtimes.pop(name, None)
+        down = []
+        for topic in self.bus:
+            if topic.venue == name:
+                topic.book = None
+                down.append(
+                    Status(
+                        venue=name,
+                        instrument=topic.instrument,
+                        received_ns=self.now_ns(),
+                        origin=Origin.DERIVED,
+                        topic_channel=topic.channel,
+                        state=State.DOWN,
+                        reason=f"the venue's plugin crashed: {reason}",
+                    )
+                )
+        self.bus.publish(down)
 
     def _begin_sink(self, name: str, nursery: trio.Nursery) -> SinkLanes:
         config = self.config.sinks[name]
@@ -201,7 +216,7 @@ class Daemon:
                 log.error("venue loop is stuck", venues=stuck)
             else:
                 notify.watchdog()
-            await trio.sleep(interval_s / 2)
+            await trio.sleep(interval_s)
 
 
 async def _serve(

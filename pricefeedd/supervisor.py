@@ -289,17 +289,27 @@ class Keeper:
         await self._tell(Lost(run.session.carrier, self._connection.all_topics(), reason, state))
 
 
-async def supervise(run: Callable[[], Awaitable[None]], *, what: str, name: str) -> None:
+async def supervise(
+    run: Callable[[], Awaitable[None]],
+    *,
+    what: str,
+    name: str,
+    crashed: Callable[[str], None] = lambda reason: None,
+) -> None:
     """Run a plugin's part of the daemon; what crashes it is logged and it is started again.
 
     Nothing else is hurt. It ends when `run` returns.
+
+    Args:
+        crashed: Told why, before the wait.
     """
     delays = backoff(1.0, 300.0)
     while True:
         try:
             await run()
-        except Exception:
+        except Exception as e:
             delay = next(delays)
+            crashed(repr(next(leaves(e))))
             log.exception("plugin crashed", what=what, name=name, delay_s=round(delay, 1))
             await trio.sleep(delay)
         else:

@@ -11,8 +11,10 @@ import pytest
 import trio
 
 from pricefeedd.config import Config, build
+from pricefeedd.events import BookDelta
 from pricefeedd.hookspecs import Delivery, Lanes, Sink
 from pricefeedd.loader import PluginRecord
+from pricefeedd.rules import Verdict
 from pricefeedd.service import Daemon
 from pricefeedd.venue import Venue
 from pricefeedd_binance.testing import BinanceFake
@@ -204,6 +206,34 @@ async def test_a_venue_whose_codec_crashes_takes_no_other_with_it(
     assert told["topic"].startswith("trade:sick:")
     assert told["data"]["state"] != "live"
     assert not served.stopped.is_set()
+    await served.stop()
+
+
+async def test_a_venue_whose_rules_crash_is_down_and_its_books_cannot_be_read(
+    nursery: trio.Nursery, exchange: BinanceFake, open_reader: Any
+) -> None:
+    healthy = binance()
+
+    def mistaken(last: int, delta: BookDelta) -> Verdict:
+        raise ZeroDivisionError("a mistake of the plugin's author")
+
+    spot = healthy.rules["spot"]
+    assert spot.book is not None
+    rules = {**healthy.rules, "spot": attrs.evolve(spot, book=attrs.evolve(spot.book, follows=mistaken))}
+    sick = attrs.evolve(healthy, name="sick", rules=rules, configure=lambda venue, settings: venue)
+    brought = Brought(venues={"binance": healthy, "sick": sick})
+    served = await serve(nursery, configure(brought, exchange, "binance", "sick"), brought)
+    reader = await open_reader(served.base)
+    await reader.send({"op": "subscribe", "id": 1, "topics": ["book:*:*"]})
+    told = await reader.until(lambda m: m["type"] == "status" and "crashed" in m["data"]["reason"])
+    assert told["topic"].startswith("book:sick:")
+    assert told["data"]["state"] == "down"
+    assert served.daemon.bus.book(told["topic"]) is None, (
+        "it is begun again a tenth of a second later at least"
+    )
+    for _ in range(20):  # begun again, the sick one shows a snapshot before it crashes once more
+        await reader.until(lambda m: m["type"] == "book" and m["topic"].startswith("book:binance:"))
+    reader.check_sequence()
     await served.stop()
 
 
