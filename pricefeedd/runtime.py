@@ -165,6 +165,8 @@ class VenueRuntime:
         bus = self.around.bus
         async for market, item in self._receive:
             out: list[Event] = []
+            if type(item) is not Batch or item.events[0].venue != self.name:
+                self._rename(item)
             if type(item) is Batch:
                 gate = self.gates[market]
                 gate.admit(item.events, out)
@@ -186,6 +188,21 @@ class VenueRuntime:
             for name, gate in self.gates.items():
                 if gate.context.wants:
                     self._fetch(name, gate, nursery)
+
+    def _rename(self, item: Item | Lost | Tick | Fetched) -> None:
+        """Put the section's name on events: the codec only knows its plugin's, and one may serve several."""
+        events: Iterable[Event] = ()
+        match item:
+            case Batch():
+                events = item.events
+            case BookFetched():
+                events = () if item.book is None else (item.book,)
+            case TradesFetched():
+                events = item.trades
+            case CandlesFetched():
+                events = item.candles or ()
+        for event in events:
+            event.venue = self.name  # not shared with anybody yet
 
     def _watch_clock(self, now_ns: int) -> None:
         """Find jumps of the wall clock by the steady one, so that no line takes them for silence."""

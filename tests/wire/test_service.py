@@ -231,9 +231,31 @@ async def test_a_venue_whose_rules_crash_is_down_and_its_books_cannot_be_read(
     assert served.daemon.bus.book(told["topic"]) is None, (
         "it is begun again a tenth of a second later at least"
     )
-    for _ in range(20):  # begun again, the sick one shows a snapshot before it crashes once more
+    for _ in range(20):  # begun again, the sick one may show a snapshot before it crashes once more
         await reader.until(lambda m: m["type"] == "book" and m["topic"].startswith("book:binance:"))
     reader.check_sequence()
+    await served.stop()
+
+
+async def test_a_venue_is_served_under_its_sections_name(
+    nursery: trio.Nursery, exchange: BinanceFake, open_reader: Any
+) -> None:
+    """One plugin may serve several sections; its codec knows only one name."""
+    healthy = binance()
+    other = attrs.evolve(healthy, name="other", configure=lambda venue, settings: venue)
+    brought = Brought(venues={"binance": healthy, "other": other})
+    served = await serve(nursery, configure(brought, exchange, "binance", "other"), brought)
+    reader = await open_reader(served.base)
+    await reader.send({"op": "subscribe", "id": 1, "topics": ["*:*:*"]})
+    for kind in ("trade", "book"):
+        for name in ("binance", "other"):
+            for _ in range(5):
+                await reader.until(lambda m, at=f"{kind}:{name}:": m.get("topic", "").startswith(at))
+    reader.check_sequence()
+    for topic in served.daemon.bus:
+        assert topic.last is None or topic.last.event.venue == topic.venue
+    trades = [m["data"]["id"] for m in reader.of("trade") if m["topic"] == "trade:binance:BTC-USDT"]
+    assert len(trades) == len(set(trades)), "nothing of the other comes in between"
     await served.stop()
 
 
