@@ -10,6 +10,7 @@ import functools
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from email.utils import formatdate
 from typing import Any
 
 import attrs
@@ -24,18 +25,28 @@ from pricefeedd.testing.sockets import Connection, Request, Response, Socket, We
 _GOODBYE_S = 5.0
 
 
+#: When tests under a mock clock begin: 2026-01-14 10:07:20.35 UTC, amid a minute and an hour.
+MOCK_START_NS = 1_768_385_240_350_000_000
+#: Trio's own clock begins at a random number of at least 10 000 s, its mock clock at 0.
+MOCKED_BELOW_S = 10_000.0
+
+
 def anchored_clock(start_ns: int | None = None) -> Callable[[], int]:
     """Return a wall clock that runs with Trio's, so that a test which jumps in time jumps here too.
 
     Args:
-        start_ns: The wall time at its first use, ns since the Unix epoch; the host's own by default.
+        start_ns: The wall time at its first use, ns since the Unix epoch. By default the host's own; under a mock clock
+            always the same, or a test that depends on the time of day would fail on some days only.
     """
     anchor: tuple[int, float] | None = None
 
     def now_ns() -> int:
         nonlocal anchor
         if anchor is None:
-            anchor = (time.time_ns() if start_ns is None else start_ns, trio.current_time())
+            turn = trio.current_time()
+            mocked = turn < MOCKED_BELOW_S
+            begin_ns = MOCK_START_NS if mocked else time.time_ns()
+            anchor = (begin_ns if start_ns is None else start_ns, turn)
         wall_ns, began = anchor
         return wall_ns + round((trio.current_time() - began) * 1e9)
 
@@ -78,11 +89,13 @@ class FakeVenue(App):
         ping_interval_s: It pings each socket this often; None for never.
         pong_within_s: A socket that answers no ping for this long is cut.
         lifetime_s: A socket of this age is closed.
+        client_silence_s: A socket whose client said nothing for this long, pongs included, is cut.
     """
 
     ping_interval_s: float | None = None
     pong_within_s: float = 60.0
     lifetime_s: float | None = None
+    client_silence_s: float | None = None
 
     def __init__(self, *, now_ns: Callable[[], int] | None = None) -> None:
         self.now_ns = now_ns or anchored_clock()
@@ -114,6 +127,9 @@ class FakeVenue(App):
     async def on_http(self, request: Request) -> Response:
         """Answer a REST request."""
         return Response(status=404)
+
+    async def beside(self, socket: Socket) -> None:
+        """Do what the venue does on a socket by itself, such as heartbeats; ends with the socket."""
 
     def frame(self, socket: Socket, stream: str, payload: str) -> str | bytes:
         """Return the message that brings a stream's JSON payload to a socket."""
@@ -251,17 +267,20 @@ class FakeVenue(App):
             response = response or await answer(request)
         response = response or await self.on_http(request)
         await self.faults.before_reply(request)
-        return response
+        date = formatdate(self.now_ns() / 1e9, usegmt=True)
+        return attrs.evolve(response, headers={"date": date, **response.headers})
 
     async def serve_socket(self, socket: Socket) -> None:
         """Carry a socket from its opening to its end."""
         self.seen.sockets += 1
         self.sockets.append(socket)
         recent: deque[float] = deque()
+        heard = trio.current_time()
 
         def on_frame(kind: str) -> None:
+            nonlocal heard
             limit = self.messages_per_s(socket)
-            now = trio.current_time()
+            heard = now = trio.current_time()
             while recent and recent[0] <= now - 1.0:
                 recent.popleft()
             recent.append(now)
@@ -278,11 +297,19 @@ class FakeVenue(App):
                 await self.on_bytes(socket, message)
             self.changed()
 
+        async def mind_silence() -> None:
+            if self.client_silence_s is not None and isinstance(socket, WebSocket):
+                while (left_s := heard + self.client_silence_s - trio.current_time()) > 0:  # noqa: ASYNC110  # each word of the client moves the end
+                    await trio.sleep(left_s)
+                socket.abort()
+
         try:
             await self.on_open(socket)
             self.changed()
             await socket.run(
                 on_message,
+                mind_silence,
+                functools.partial(self.beside, socket),
                 functools.partial(self._keep_alive, socket),
                 functools.partial(self._grow_old, socket),
                 on_frame=on_frame,

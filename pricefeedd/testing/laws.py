@@ -36,6 +36,7 @@ from pricefeedd.events import (
 )
 from pricefeedd.instruments import Instrument, InstrumentMap
 from pricefeedd.rest import HttpRequest, RestCall
+from pricefeedd.rules import Rules
 from pricefeedd.testing.mutations import mutated
 from pricefeedd.venue import Account, Feed, Venue
 
@@ -56,6 +57,7 @@ def codec_laws(
     frames: Mapping[str, Sequence[bytes]],
     instruments: Sequence[Instrument],
     examples: int = 100,
+    repeatable: bool = False,
 ) -> type:
     """Return a class of tests; bind it to a name that begins with `Test`.
 
@@ -63,6 +65,7 @@ def codec_laws(
         frames: Real frames by name of the feed that brings them.
         instruments: Those that the frames are about, and at least one of each market.
         examples: How many times Hypothesis tries each law that it has a part in.
+        repeatable: Try the same examples each time, and remember nothing of them on disk.
     """
     for feed in frames:
         venue.feed(feed)
@@ -78,8 +81,12 @@ def codec_laws(
     feeds = st.sampled_from(list(venue.feeds))
     reals = st.sampled_from(real)
     often = settings(
-        max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.differing_executors],
     )
+    if repeatable:
+        often = settings(often, derandomize=True, database=None)
 
     def decode(feed: Feed, frame: bytes) -> Sequence[Event | Signal]:
         return venue.codec.decode(frame, feed=feed, names=names[feed.name], received_ns=_RECEIVED_NS)
@@ -189,8 +196,17 @@ def _offers(venue: Venue, instruments: Sequence[Instrument]) -> Iterator[tuple[s
         chosen = [instrument for instrument in instruments if instrument.market == market]
         assert chosen, f"the laws need an instrument of the market {market}"
         for channel in sorted(channels.intersection(PUBLIC_CHANNELS)):
+            if _made_by_us(channel, venue.rules.get(market, Rules())):
+                continue
             for instrument in chosen[:3]:
                 yield channel, instrument
+
+
+def _made_by_us(channel: str, rules: Rules) -> bool:
+    """Return whether a channel has no streams of its own: the core makes it of others."""
+    if channel == "quote":
+        return rules.quote_from_book
+    return channel == "candle_1m" and rules.candle is not None and bool(rules.candle.built_from)
 
 
 def _by_feed(venue: Venue, instruments: Sequence[Instrument]) -> Iterator[tuple[Feed, list[Stream]]]:

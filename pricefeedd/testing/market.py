@@ -224,8 +224,9 @@ class Market:
             await trio.sleep(max(0.01, 1 / per_s) if per_s else 1.0)
             due = int((trio.current_time() - began) * per_s)
             # After a long pause of the host we go on from here, instead of making up for it in one go.
-            if due - done > per_s:
-                done = due - int(per_s)
+            most = max(1, int(per_s))
+            if due - done > most:
+                done = due - most
             at_ns = now_ns()
             for event in self.turn(at_ns):
                 tell(event)

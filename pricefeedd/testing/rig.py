@@ -12,16 +12,17 @@ from typing import Any, TypeVar
 
 import trio
 
-from pricefeedd.bus import Bus, Pattern
+from pricefeedd.bus import Bus
 from pricefeedd.config import SessionConfig, SubscribeConfig, VenueConfig
 from pricefeedd.errors import leaves
 from pricefeedd.events import BookDelta, BookSnapshot, Event, Gap, State, Status
 from pricefeedd.instruments import Directory
-from pricefeedd.mailbox import Message
+from pricefeedd.message import Message
 from pricefeedd.runtime import Surroundings, VenueRuntime
 from pricefeedd.stats import MarketStats, Stats
 from pricefeedd.testing.fake import FakeVenue
 from pricefeedd.testing.memory import MemoryDialer
+from pricefeedd.topic import Pattern
 from pricefeedd.venue import Venue
 
 E = TypeVar("E", bound=Event)
@@ -157,6 +158,7 @@ async def rig(
     *,
     endpoints: Mapping[str, str],
     settings: Any = None,
+    on_demand: Mapping[str, Sequence[str]] | None = None,
     **session: Any,
 ) -> AsyncIterator[Rig]:
     """Run a venue's pipeline against a fake, in memory.
@@ -165,12 +167,13 @@ async def rig(
         subscribe: Channels by instrument by market: `{"spot": {"BTC-USDT": ["trade", "book"]}}`.
         endpoints: The venue's base URLs, as the fake names them.
         settings: The venue's own settings; their defaults if None.
+        on_demand: Channels by market that are served on demand, of any instrument.
         session: Keys of `[venues.NAME.session]` to set.
     """
     config = VenueConfig(
         name=venue.name,
         plugin=venue.name,
-        subscribe=tuple(_subscriptions(subscribe)),
+        subscribe=(*_subscriptions(subscribe), *_offers(on_demand or {})),
         endpoints=dict(endpoints),
         session=SessionConfig(**session),
         accounts={},
@@ -204,6 +207,11 @@ def _subscriptions(
     for market, instruments in subscribe.items():
         for instrument, channels in instruments.items():
             yield SubscribeConfig(market=market, instruments=(instrument,), channels=tuple(channels))
+
+
+def _offers(on_demand: Mapping[str, Sequence[str]]) -> Iterable[SubscribeConfig]:
+    for market, channels in on_demand.items():
+        yield SubscribeConfig(market=market, channels=tuple(channels), on_demand=True)
 
 
 def _root(url: str) -> str:

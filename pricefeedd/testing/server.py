@@ -128,10 +128,12 @@ async def _read_request(
     assert head is not None, "h11 gives the head before the end"
     target = head.target.decode("ascii", "replace")
     path, _, query = target.partition("?")
+    pairs = parse_qsl(query, keep_blank_values=True)
     request = Request(
         method=head.method.decode(),
         path=unquote(path),
-        query=dict(parse_qsl(query, keep_blank_values=True)),
+        query=dict(pairs),
+        pairs=pairs,
         headers={name.decode(): value.decode("latin-1") for name, value in head.headers},
         body=bytes(body),
     )

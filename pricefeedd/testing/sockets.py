@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket as stdlib_socket
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import attrs
@@ -39,12 +39,14 @@ class Request:
     Attributes:
         path: Without the query, percent-decoded.
         query: The last value of each parameter.
+        pairs: All parameters in order; some venues take one name several times.
         headers: Names in lower case.
     """
 
     method: str
     path: str
     query: Mapping[str, str] = attrs.field(factory=dict)
+    pairs: Sequence[tuple[str, str]] = ()
     headers: Mapping[str, str] = attrs.field(factory=dict)
     body: bytes = b""
 

@@ -15,7 +15,18 @@ from typing import Any
 
 import orjson
 
-from pricefeedd.codec import Accepted, BaseCodec, Closing, Failed, Frame, Refused, Signal, Stream
+from pricefeedd.codec import (
+    BAD_DATA,
+    Accepted,
+    BaseCodec,
+    Closing,
+    Failed,
+    Frame,
+    Refused,
+    Signal,
+    Stream,
+    ns_of_ms,
+)
 from pricefeedd.errors import DecodeError
 from pricefeedd.events import BookDelta, Candle, Event, Liquidation, Quote, Side, Ticker, Trade
 from pricefeedd.instruments import Instrument
@@ -60,9 +71,6 @@ _DEPTH = {
 
 #: All that a price or a size is written with.
 _DECIMAL = b"0123456789."
-
-#: What `decode` may meet in bytes that are not what the venue documents.
-_BAD_FRAME = (KeyError, TypeError, ValueError, AttributeError)
 
 Reader = Callable[[Any, Feed, Mapping[str, str], int], Sequence[Event | Signal]]
 
@@ -137,7 +145,7 @@ class BinanceCodec(BaseCodec):
                 read = _READERS.get(stream.partition("@")[2] or stream)
                 return () if read is None else read(message["data"], feed, names, received_ns)
             return _control(message)
-        except _BAD_FRAME as e:
+        except BAD_DATA as e:
             raise DecodeError(f"bad frame {frame[:120]!r} ({e!r})", venue=VENUE) from e
 
 
@@ -174,12 +182,6 @@ def _shutdown(data: Any, feed: Feed, names: Mapping[str, str], received_ns: int)
 
 # --- Readers, one per kind of stream ----------------------------------------------------------------------
 # They check types because JSON of the wrong shape must end here: a text times 1 000 000 is 13 MB.
-
-
-def _ns(ms: Any) -> int:
-    if type(ms) is not int:
-        raise TypeError(f"not a time in ms: {ms!r}")
-    return ms * _NS_PER_MS
 
 
 def _decimals(*texts: Any) -> None:
@@ -256,7 +258,7 @@ def _quote(data: Any, feed: Feed, names: Mapping[str, str], received_ns: int) ->
     quote.__init__(  # type: ignore[misc]  # see _new
         venue=VENUE,
         instrument=name,
-        venue_time_ns=None if time_ms is None else _ns(time_ms),
+        venue_time_ns=None if time_ms is None else ns_of_ms(time_ms),
         received_ns=received_ns,
         bid_price=bid_price,
         bid_size=bid_size,
@@ -278,7 +280,7 @@ def _ticker(data: Any, feed: Feed, names: Mapping[str, str], received_ns: int) -
         Ticker(
             venue=VENUE,
             instrument=name,
-            venue_time_ns=_ns(data["E"]),
+            venue_time_ns=ns_of_ms(data["E"]),
             received_ns=received_ns,
             last=last,
             open_24h=opening,
@@ -302,12 +304,12 @@ def _mark_price(data: Any, feed: Feed, names: Mapping[str, str], received_ns: in
         Ticker(
             venue=VENUE,
             instrument=name,
-            venue_time_ns=_ns(data["E"]),
+            venue_time_ns=ns_of_ms(data["E"]),
             received_ns=received_ns,
             mark_price=mark,
             index_price=index or None,
             funding_rate=rate or None,
-            next_funding_ns=_ns(next_funding) or None,
+            next_funding_ns=ns_of_ms(next_funding) or None,
             partial=True,
         ),
     )
@@ -327,9 +329,9 @@ def _candle(data: Any, feed: Feed, names: Mapping[str, str], received_ns: int) -
         Candle(
             venue=VENUE,
             instrument=name,
-            venue_time_ns=_ns(data["E"]),
+            venue_time_ns=ns_of_ms(data["E"]),
             received_ns=received_ns,
-            start_ns=_ns(k["t"]),
+            start_ns=ns_of_ms(k["t"]),
             open=opening,
             high=high,
             low=low,
@@ -377,7 +379,7 @@ def _book(data: Any, feed: Feed, names: Mapping[str, str], received_ns: int) -> 
         BookDelta(
             venue=VENUE,
             instrument=name,
-            venue_time_ns=_ns(data["E"] if time_ms is None else time_ms),
+            venue_time_ns=ns_of_ms(data["E"] if time_ms is None else time_ms),
             received_ns=received_ns,
             bids=bids,
             asks=asks,
@@ -403,7 +405,7 @@ def _liquidation(data: Any, feed: Feed, names: Mapping[str, str], received_ns: i
         Liquidation(
             venue=VENUE,
             instrument=name,
-            venue_time_ns=_ns(order["T"]),
+            venue_time_ns=ns_of_ms(order["T"]),
             received_ns=received_ns,
             price=price,
             size=size,

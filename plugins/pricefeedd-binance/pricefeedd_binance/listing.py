@@ -6,6 +6,7 @@ from typing import Any
 
 from pricefeedd.errors import DecodeError
 from pricefeedd.instruments import Instrument, Kind, spell
+from pricefeedd.rest import listed
 from pricefeedd_binance.codec import VENUE
 
 #: `deliveryDate` of contracts without an end: 2100-12-25, in ms.
@@ -27,16 +28,7 @@ def read_instruments(market: str, reply: Any) -> list[Instrument]:
             raise TypeError("symbols is not a list")
     except (KeyError, TypeError) as e:
         raise DecodeError(f"exchangeInfo of {market} lists no symbols ({e!r})", venue=VENUE) from e
-    found = []
-    problem: Exception | None = None
-    for row in rows:
-        try:
-            found.append(_instrument(market, row))
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError) as e:
-            problem = e
-    if rows and not found:
-        raise DecodeError(f"no row of exchangeInfo of {market} can be read ({problem!r})", venue=VENUE)
-    return found
+    return listed(rows, lambda row: _instrument(market, row), what=f"exchangeInfo of {market}", venue=VENUE)
 
 
 def _instrument(market: str, row: Any) -> Instrument:

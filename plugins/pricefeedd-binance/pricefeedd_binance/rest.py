@@ -8,12 +8,13 @@ https://developers.binance.com/docs/derivatives/coin-margined-futures/market-dat
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import attrs
 
+from pricefeedd.codec import decimal_text, integer, ns_of_ms, row_list
 from pricefeedd.errors import (
     ConnectError,
     DecodeError,
@@ -29,6 +30,8 @@ from pricefeedd.rest import (
     Page,
     RateSignal,
     RestCall,
+    TradeHole,
+    checked,
     raise_for_status,
     retry_after_s,
 )
@@ -131,7 +134,7 @@ class BinanceRest:
         limit = min(self.book_depth, step) if instrument.market == "spot" else step
         params: dict[str, str | int] = {"symbol": instrument.rest_symbol, "limit": limit}
         request = _request(instrument.market, "/depth", params, weights[step])
-        return RestCall(request=request, parse=_checked(partial(_read_book, instrument)))
+        return RestCall(request=request, parse=checked(partial(_read_book, instrument), venue=VENUE))
 
     def candles(self, instrument: Instrument, start_ns: int, end_ns: int) -> RestCall[Candle]:
         """Ask for minutes, oldest first, in as many pages as it takes."""
@@ -145,12 +148,8 @@ class BinanceRest:
 
         With no last id the hole ends at `to_ns`.
         """
-        hole = _Hole(
-            instrument=instrument,
-            after=None if after_id is None else int(after_id),
-            before=None if before_id is None else int(before_id),
-            from_ns=from_ns,
-            to_ns=to_ns,
+        hole = TradeHole.between(
+            instrument, after_id=after_id, before_id=before_id, from_ns=from_ns, to_ns=to_ns
         )
         if hole.after is not None:
             return _trades_from(hole, hole.after + 1)
@@ -215,37 +214,6 @@ def _request(market: str, path: str, params: Mapping[str, str | int], cost: floa
     )
 
 
-def _checked(read: Callable[[HttpReply], Page[T]]) -> Callable[[HttpReply], Page[T]]:
-    """Return `read` with what it meets in a reply of the wrong shape told as DecodeError."""
-
-    def parse(reply: HttpReply) -> Page[T]:
-        try:
-            return read(reply)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as e:
-            raise DecodeError(f"bad reply {reply.body[:120]!r} ({e!r})", venue=VENUE) from e
-
-    return parse
-
-
-def _rows(reply: HttpReply) -> list[Any]:
-    rows = reply.json()
-    if type(rows) is not list:
-        raise TypeError("not a list of rows")
-    return rows
-
-
-def _int(value: Any) -> int:
-    if type(value) is not int:
-        raise TypeError(f"not an integer: {value!r}")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not value.replace(".", "", 1).isdecimal():
-        raise ValueError(f"not a decimal text: {value!r}")
-    return str(value)
-
-
 # --- Book -------------------------------------------------------------------------------------------------
 
 
@@ -257,11 +225,11 @@ def _read_book(instrument: Instrument, reply: HttpReply) -> Page[BookSnapshot]:
     snapshot = BookSnapshot(
         venue=VENUE,
         instrument=instrument.name,
-        venue_time_ns=None if time_ms is None else _int(time_ms) * _MS,
+        venue_time_ns=None if time_ms is None else ns_of_ms(time_ms),
         received_ns=reply.received_ns,
         bids=bids,
         asks=asks,
-        sequence=_int(body["lastUpdateId"]),
+        sequence=integer(body["lastUpdateId"]),
     )
     return Page(items=(snapshot,))
 
@@ -287,13 +255,13 @@ def _candles(instrument: Instrument, start_ms: int, end_ms: int) -> RestCall[Can
     request = _request(instrument.market, "/klines", params, _candles_weight(instrument.market, limit))
 
     def read(reply: HttpReply) -> Page[Candle]:
-        rows = (_read_candle(row, instrument.name, reply.received_ns) for row in _rows(reply))
+        rows = (_read_candle(row, instrument.name, reply.received_ns) for row in row_list(reply.json()))
         wanted = [row for row in rows if start_ms * _MS <= row.start_ns <= last_ms * _MS]
         # The pages go by time, not by rows: minutes that the venue leaves out must not end the search.
         more = _candles(instrument, last_ms + 1, end_ms) if last_ms < end_ms else None
         return Page(items=wanted, next=more)
 
-    return RestCall(request=request, parse=_checked(read))
+    return RestCall(request=request, parse=checked(read, venue=VENUE))
 
 
 def _candles_weight(market: str, limit: int) -> float:
@@ -313,44 +281,27 @@ def _read_candle(row: Any, name: str, received_ns: int) -> Candle:
         instrument=name,
         received_ns=received_ns,
         origin=Origin.BACKFILL,
-        start_ns=_int(row[0]) * _MS,
-        open=_text(row[1]),
-        high=_text(row[2]),
-        low=_text(row[3]),
-        close=_text(row[4]),
-        volume=_text(row[5]),
-        turnover=_text(row[7]),
-        trades=_int(row[8]),
-        closed=_int(row[6]) * _MS < received_ns - _FINAL_AFTER_NS,
+        start_ns=ns_of_ms(row[0]),
+        open=decimal_text(row[1]),
+        high=decimal_text(row[2]),
+        low=decimal_text(row[3]),
+        close=decimal_text(row[4]),
+        volume=decimal_text(row[5]),
+        turnover=decimal_text(row[7]),
+        trades=integer(row[8]),
+        closed=ns_of_ms(row[6]) < received_ns - _FINAL_AFTER_NS,
     )
 
 
 # --- Trades -----------------------------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
-class _Hole:
-    """What is missing: trades with ids strictly between two, or between two times."""
-
-    instrument: Instrument
-    after: int | None
-    before: int | None
-    from_ns: int
-    to_ns: int
-
-    def holds(self, trade_id: int, time_ns: int) -> bool:
-        """Return whether a trade is in the hole; ids decide where we have them."""
-        starts = time_ns >= self.from_ns if self.after is None else trade_id > self.after
-        ends = time_ns <= self.to_ns if self.before is None else trade_id < self.before
-        return starts and ends
-
-
-def _trades_from(hole: _Hole, first: int) -> RestCall[Trade]:
+def _trades_from(hole: TradeHole, first: int) -> RestCall[Trade]:
     limit = _MAX_TRADES if hole.before is None else max(1, min(_MAX_TRADES, hole.before - first))
     return _trades(hole, {"fromId": first, "limit": limit}, None)
 
 
-def _trades(hole: _Hole, window: Mapping[str, int], until_ms: int | None) -> RestCall[Trade]:
+def _trades(hole: TradeHole, window: Mapping[str, int], until_ms: int | None) -> RestCall[Trade]:
     """Ask for one page of a hole.
 
     Args:
@@ -362,26 +313,20 @@ def _trades(hole: _Hole, window: Mapping[str, int], until_ms: int | None) -> Res
     request = _request(hole.instrument.market, "/aggTrades", params, spec.trades_weight)
 
     def read(reply: HttpReply) -> Page[Trade]:
-        rows = _rows(reply)
-        found = [read_trade(row, hole.instrument.name, reply.received_ns) for row in rows]
-        kept = [
-            attrs.evolve(trade, origin=Origin.BACKFILL)
-            for trade, row in zip(found, rows, strict=True)
-            if hole.holds(row["a"], row["T"] * _MS)
-        ]
-        return Page(items=kept, next=_more_trades(hole, window, until_ms, rows))
+        found = [read_trade(row, hole.instrument.name, reply.received_ns) for row in row_list(reply.json())]
+        kept = [attrs.evolve(trade, origin=Origin.BACKFILL) for trade in found if hole.holds(trade)]
+        return Page(items=kept, next=_more_trades(hole, window, until_ms, found))
 
-    return RestCall(request=request, parse=_checked(read))
+    return RestCall(request=request, parse=checked(read, venue=VENUE))
 
 
 def _more_trades(
-    hole: _Hole, window: Mapping[str, int], until_ms: int | None, rows: list[Any]
+    hole: TradeHole, window: Mapping[str, int], until_ms: int | None, found: list[Trade]
 ) -> RestCall[Trade] | None:
     """Return the next page: on by id after a full one, on by time after a thin hour, None at the end."""
-    if len(rows) >= window["limit"]:
-        last = rows[-1]
-        ended = last["T"] * _MS > hole.to_ns if hole.before is None else last["a"] + 1 >= hole.before
-        return None if ended else _trades_from(hole, last["a"] + 1)
+    if len(found) >= window["limit"]:
+        last = found[-1]
+        return None if hole.ends_with(last) else _trades_from(hole, int(last.id or 0) + 1)
     if until_ms is None or until_ms * _MS >= hole.to_ns:
         return None
     to_ms = min(-(-hole.to_ns // _MS), until_ms + _HOUR_MS)

@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 import orjson
 
-from pricefeedd.testing import FakeVenue, Request, Response, Socket
+from pricefeedd.testing import Request, Response, Socket
 from pricefeedd.testing.capture import CaptureServer, Tape, read_capture
 from pricefeedd.testing.market import (
     Market,
@@ -28,6 +28,7 @@ from pricefeedd.testing.market import (
     SimTicker,
     SimTrade,
 )
+from pricefeedd.testing.simulated import SimulatedVenue
 from pricefeedd_binance.fake_words import Words, symbol_of
 
 MARKETS = ("spot", "linear", "inverse")
@@ -95,12 +96,8 @@ class _Joined:
         return joined
 
 
-class BinanceFake(FakeVenue):
-    """The fake itself. Give it time with `step` or `play`, or publish by hand.
-
-    Attributes:
-        market: The simulated market behind it; its truth is there to compare with.
-    """
+class BinanceFake(SimulatedVenue):
+    """The fake itself."""
 
     lifetime_s = _DAY_S
 
@@ -122,8 +119,7 @@ class BinanceFake(FakeVenue):
             spot_weight: Request weight per minute that one address may use on spot.
             futures_weight: The same for both futures together.
         """
-        super().__init__(now_ns=now_ns)
-        self.market = Market() if market is None else market
+        super().__init__(market, now_ns=now_ns, history_minutes=history_minutes)
         futures = _Weights(futures_weight)
         self._weights = {"spot": _Weights(spot_weight), "linear": futures, "inverse": futures}
         self._words = {name: Words(listing) for name, listing in self.market.listings.items()}
@@ -131,8 +127,6 @@ class BinanceFake(FakeVenue):
             (listing.market, symbol_of(listing)): name for name, listing in self.market.listings.items()
         }
         self._joined: dict[str, _Joined] = {}
-        self._history_minutes = history_minutes
-        self._begun = False
 
     def endpoints(self, authority: str | None = None) -> dict[str, str]:
         """Return the base URLs for `[venues.binance.endpoints]`.
@@ -146,32 +140,6 @@ class BinanceFake(FakeVenue):
             for market in MARKETS
             for kind, scheme in (("ws", "ws"), ("rest", "http"))
         }
-
-    # --- Time ---------------------------------------------------------------------------------------------
-
-    def begin(self) -> None:
-        """Invent the past, once; `step`, `play` and REST do it by themselves."""
-        if not self._begun:
-            self._begun = True
-            if self._history_minutes:
-                self.market.go_back(self.now_ns(), self._history_minutes)
-
-    def step(self, count: int = 1, *, names: tuple[str, ...] | None = None) -> None:
-        """Let something happen on each instrument, or on these, and publish it."""
-        self.begin()
-        for _ in range(count):
-            for event in self.market.step(self.now_ns(), names):
-                self.tell(event)
-
-    def flush(self) -> None:
-        """Publish the book changes that wait for their 100 ms."""
-        for event in self.market.flush(self.now_ns()):
-            self.tell(event)
-
-    async def play(self, rate_per_s: float = 10.0) -> None:
-        """Step each instrument so many times a second until cancelled."""
-        self.begin()
-        await self.market.run(rate_per_s, now_ns=self.now_ns, tell=self.tell)
 
     def tell(self, event: SimEvent) -> None:
         """Publish what happened, in Binance's words, to whoever subscribed it on the right route."""
