@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import Any
 
-import orjson
+import attrs
 from quart import Quart, Response, request
 
 from pricefeedd import __version__, wire
-from pricefeedd.bus import Topic
-from pricefeedd.events import Candle, Event, Price, Quote, Ticker, Trade
+from pricefeedd.bus import Bus
+from pricefeedd.events import PRIVATE_CHANNELS, Candle, Event, Price, Quote, Ticker, Trade
+from pricefeedd.topic import Topic
 from pricefeedd.web import page
 from pricefeedd.web.daemon import Daemon
+from pricefeedd.web.fields import Text, given
 from pricefeedd.web.health import Readiness, iso, readiness
+from pricefeedd.web.http import Query, asked, own_scopes, respond
 from pricefeedd.web.metrics import Metrics
 
 
-def respond(body: object, status: int = 200) -> Response:
-    """Return a JSON response."""
-    return Response(orjson.dumps(body, default=str), status, content_type="application/json")
+@attrs.frozen(kw_only=True)
+class FeedsQuery(Query):
+    """Which topics."""
+
+    channel: str | None = given(Text(), "One channel.", default=None, example="trade")
+    venue: str | None = given(Text(), "One venue.", default=None, example="binance")
+    instrument: str | None = given(Text(), "One instrument, by our name.", default=None, example="BTC-USDT")
 
 
 def summary(event: Event | None) -> str:
@@ -35,6 +43,13 @@ def summary(event: Event | None) -> str:
     if isinstance(event, Ticker):
         return event.last or event.mark_price or ""
     return ""
+
+
+def shown(bus: Bus, scopes: Collection[str]) -> Iterator[Topic]:
+    """Yield the topics that the bearer of a key may know of: those of an account need its scope."""
+    for topic in bus:
+        if topic.channel not in PRIVATE_CHANNELS or f"account:{topic.instrument}" in scopes:
+            yield topic
 
 
 def _age_s(topic: Topic, now_ns: int) -> float | None:
@@ -56,7 +71,7 @@ def feed(topic: Topic, now_ns: int) -> dict[str, Any]:
         "state": topic.state,
         "seq": topic.seq,
         "messages": topic.count,
-        "readers": len(topic.readers),
+        "readers": topic.reader_count,
         "age_s": None if age_s is None else round(age_s, 3),
         "last": None if event is None else wire.data_of(event),
     }
@@ -125,7 +140,7 @@ class Api:
                 "connected": readers.connected,
                 "accepted": readers.accepted,
                 "closed": {str(code): count for code, count in readers.closed.items()},
-                "frames": readers.frames,
+                "frames": readers.frames + daemon.bus.sent,
                 "conflated": readers.conflated,
                 "lost": readers.lost,
             },
@@ -138,16 +153,13 @@ class Api:
         return respond(dict(daemon.describe()) | body)
 
     async def feeds(self) -> Response:
-        """List the topics served. `?channel=`, `?venue=` and `?instrument=` choose among them."""
-        unknown = [name for name in request.args if name not in ("channel", "venue", "instrument", "api_key")]
-        if unknown:
-            problem = f"unknown parameter {unknown[0][:40]!r}; known: channel, venue, instrument"
-            return respond({"error": problem, "code": "BAD_REQUEST"}, 400)
-        wanted = {n: v for n in ("channel", "venue", "instrument") if (v := request.args.get(n)) is not None}
+        """List the topics served, all or some."""
+        query = asked(FeedsQuery)
+        wanted = {n: v for n in ("channel", "venue", "instrument") if (v := getattr(query, n)) is not None}
         bus, now_ns = self._daemon.bus, self._daemon.now_ns()
         rows = [
             feed(topic, now_ns)
-            for topic in bus
+            for topic in shown(bus, own_scopes(self._daemon))
             if all(getattr(topic, name) == value for name, value in wanted.items())
         ]
         return respond({"epoch": self._daemon.epoch, "total": len(rows), "feeds": rows})
@@ -167,9 +179,9 @@ class Api:
                 state=topic.state,
                 value=summary(None if topic.last is None else topic.last.event),
                 age_s=_age_s(topic, now_ns),
-                readers=len(topic.readers),
+                readers=topic.reader_count,
             )
-            for topic in islice(bus, page.MOST_ROWS)
+            for topic in islice(shown(bus, own_scopes(daemon)), page.MOST_ROWS)
         ]
         connected = daemon.stats.readers.connected
         text = page.render(self._readiness(), rows, total=len(bus), readers=connected)

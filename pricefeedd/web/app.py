@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
-from quart import Response, request, websocket
+from quart import Response, has_request_context, request
 from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIWebsocketConnection
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
-from pricefeedd.web.api import Api, respond
+from pricefeedd.web.api import Api
 from pricefeedd.web.daemon import Daemon, Limits
+from pricefeedd.web.dialect import Dialect, serve_connection
+from pricefeedd.web.dialects.ohlcv import Ohlcv
+from pricefeedd.web.dialects.pyth import Pyth
+from pricefeedd.web.docs import Docs
+from pricefeedd.web.fields import BadRequest
+from pricefeedd.web.http import refuse, respond
 from pricefeedd.web.keys import ADMIN, READ, denial, origin_allowed, presented
 from pricefeedd.web.listen import ADMIN_LISTENER
-from pricefeedd.web.reader import Readers
-from pricefeedd.web.stream import serve_reader
+from pricefeedd.web.readers import Readers
+from pricefeedd.web.reading import Reading
+from pricefeedd.web.socket import Socket
+from pricefeedd.web.sse import Streams
+from pricefeedd.web.stream import Native
 from pricefeedd.web.topics import Resolver
 
 log = logging.getLogger(__name__)
@@ -29,10 +41,29 @@ _ADMIN_PATHS = ("/metrics", "/status")
 _ADMIN_LISTENER_PATHS = ("/metrics", "/api")
 
 
-class WebApp(QuartTrio):
-    """The Quart app with what `listen.serve` needs of it."""
+class _WebSocket(TrioASGIWebsocketConnection):
+    """A WebSocket: ours, or for Quart to say that there is nothing."""
 
+    async def __call__(self, receive: Any, send: Any) -> None:
+        assert isinstance(self.app, WebApp)
+        serve = self.app.websockets.get(self.scope["path"])
+        if serve is None:
+            await super().__call__(receive, send)
+        else:
+            await serve(Socket(self.scope, receive, send))
+
+
+class WebApp(QuartTrio):
+    """The Quart app with what `listen.serve` needs of it.
+
+    Attributes:
+        readers: All who read over WebSockets or Server-Sent Events.
+        websockets: What serves each path.
+    """
+
+    asgi_websocket_class = _WebSocket
     readers: Readers
+    websockets: Mapping[str, Callable[[Socket], Awaitable[None]]]
 
 
 def create_app(daemon: Daemon, limits: Limits | None = None) -> WebApp:
@@ -49,16 +80,30 @@ def create_app(daemon: Daemon, limits: Limits | None = None) -> WebApp:
     app.readers = Readers(daemon, limits)
     resolver = Resolver(daemon.bus, daemon.directory, daemon.stats)
 
-    async def read_topics() -> Response | None:
-        allowed = daemon.config.web.allowed_origins
-        if not origin_allowed(websocket.headers.get("Origin"), websocket.headers.get("Host"), allowed):
-            return respond({"error": "pages of this origin may not read here", "code": "FORBIDDEN"}, 403)
-        await serve_reader(daemon, app.readers, resolver, websocket._get_current_object())  # type: ignore[attr-defined]  # the proxy's own method
-        return None
+    dialects: dict[str, Dialect] = {
+        "native": Native(daemon, app.readers, resolver),
+        "pyth": Pyth(daemon),
+        "ohlcv": Ohlcv(daemon, resolver),
+    }
 
-    app.add_websocket("/", "root", read_topics)
-    app.add_websocket("/ws", "native", read_topics)
+    async def read_topics(dialect: Dialect, socket: Socket) -> None:
+        allowed = daemon.config.web.allowed_origins
+        if not origin_allowed(socket.headers.get("Origin"), socket.headers.get("Host"), allowed):
+            body = {"error": "pages of this origin may not read here", "code": "FORBIDDEN"}
+            await socket.refuse(403, body)
+            return
+        await serve_connection(daemon, app.readers, dialect, socket)
+
+    app.websockets = {
+        "/": partial(read_topics, dialects[daemon.config.web.root_dialect]),
+        "/ws": partial(read_topics, dialects["native"]),
+        "/ws/pyth": partial(read_topics, dialects["pyth"]),
+        "/ws/ohlcv": partial(read_topics, dialects["ohlcv"]),
+    }
     Api(daemon).add_routes(app)
+    Reading(daemon, resolver, limits).add_routes(app)
+    Streams(daemon, app.readers, resolver).add_routes(app)
+    Docs(daemon).add_routes(app)
     _guard(app, daemon)
     _tell_errors(app)
     return app
@@ -109,10 +154,21 @@ def _guard(app: WebApp, daemon: Daemon) -> None:
 def _tell_errors(app: WebApp) -> None:
     """Say what went wrong as JSON."""
 
+    @app.errorhandler(BadRequest)
+    async def misunderstood(error: BadRequest) -> Response:
+        return refuse(error)
+
     @app.errorhandler(HTTPException)
     async def refused(error: HTTPException) -> Response:
         status = error.code or 500
-        body = {"error": error.description or error.name, "code": error.name.upper().replace(" ", "_")}
+        asked = request if has_request_context() else None
+        if status == 404 and asked and asked.method == "GET" and asked.path in app.websockets:
+            told = respond({"error": "a WebSocket is served here", "code": "UPGRADE_REQUIRED"}, 426)
+            told.headers["Upgrade"] = "websocket"
+            told.headers["Sec-WebSocket-Version"] = "13"
+            return told
+        why = "there is nothing here; /docs tells what there is" if status == 404 else error.description
+        body = {"error": why or error.name, "code": error.name.upper().replace(" ", "_")}
         response = respond(body, status)
         for name, value in error.get_headers():
             if name.lower() not in ("content-type", "content-length"):

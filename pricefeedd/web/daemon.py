@@ -66,6 +66,14 @@ class Settings(Protocol):
     def web(self) -> WebSettings: ...
 
 
+class Hold(Protocol):
+    """Somebody reads a topic that its venue brings only on demand."""
+
+    def release(self) -> None:
+        """Let go of it; does nothing the second time, and never raises."""
+        ...
+
+
 class Daemon(Protocol):
     """The running daemon, as seen from the edge. Everything here may be read at any time and is cheap.
 
@@ -74,6 +82,7 @@ class Daemon(Protocol):
         epoch: One life of all streams.
         now_ns: The wall clock.
         describe: Returns facts for `/status` that only the daemon knows, such as the venues' connections.
+        demand: Has a topic brought that is brought only on demand.
     """
 
     @property
@@ -93,6 +102,13 @@ class Daemon(Protocol):
 
     def describe(self) -> Mapping[str, Any]: ...
 
+    def demand(self, channel: str, venue: str, instrument: str) -> Hold | None:
+        """Have a topic brought if its venue offers it on demand, until the hold is let go; None if it does not.
+
+        The topic is on the bus when this returns. It never raises, and costs little.
+        """
+        ...
+
 
 @attrs.frozen(kw_only=True)
 class Limits:
@@ -105,10 +121,12 @@ class Limits:
         burst: Requests at once.
         errors: Wrong requests in a row of a minute before the client is closed.
         reply_messages: Messages that one `get` may bring.
+        history_messages: Messages that one `history` may bring.
         heartbeat_topics: Topics in one heartbeat; with more they take turns.
         silent_s: A client that asked for nothing may be closed after this, when room is needed for others.
         stall_s: A client that takes nothing for so long, while something waits for it, is closed.
         goodbye_s: How long the last words may take.
+        listing_s: How long a client of an older system waits for a venue's list of instruments.
         body_bytes: Largest HTTP body.
         body_s: How long an HTTP body may take.
     """
@@ -119,10 +137,12 @@ class Limits:
     burst: int = 500
     errors: int = 100
     reply_messages: int = 1_000
+    history_messages: int = 10_000
     heartbeat_topics: int = 1_000
     silent_s: float = 60.0
     stall_s: float = 10.0
     goodbye_s: float = 2.0
+    listing_s: float = 10.0
     body_bytes: int = 65_536
     body_s: float = 10.0
 
@@ -134,4 +154,5 @@ class Limits:
             "requests_per_s": self.requests_per_s,
             "burst": self.burst,
             "get_messages": self.reply_messages,
+            "history_messages": self.history_messages,
         }

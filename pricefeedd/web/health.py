@@ -43,18 +43,19 @@ def readiness(
     """Return whether we are ready.
 
     Not ready: on standby; when no market is healthy; and, once the grace after the start is over, when no
-    message came from anywhere for a minute.
+    message came from anywhere for a minute. A market that is served on demand and that nobody reads is healthy.
     """
     in_grace = now_ns - started_ns < GRACE_S * 1e9
     venues: dict[str, dict[str, dict[str, Any]]] = {}
     any_healthy = False
     newest: int | None = None
     for market in markets:
-        up = market.connections > 0 and market.circuit_state != "open"
+        up = market.idle(now_ns) or (market.connections > 0 and market.circuit_state != "open")
         healthy = up if in_grace else market.healthy(now_ns, silence_s=SILENCE_S)
         any_healthy = any_healthy or healthy
-        if market.last_message_ns is not None:
-            newest = max(newest or 0, market.last_message_ns)
+        for seen_ns in (market.last_message_ns, market.idle_ns):
+            if seen_ns is not None:
+                newest = max(newest or 0, seen_ns)
         venues.setdefault(market.venue, {})[market.market] = {
             "active_connections": market.connections,
             "last_message_time": iso(market.last_message_ns),

@@ -59,6 +59,12 @@ def denial(keys: Sequence[Key], given: str | None, *, scope: str, public: bool) 
     return None
 
 
+def scopes(keys: Sequence[Key], given: str | None) -> frozenset[str]:
+    """Return what the bearer of a key may do; nothing without one."""
+    key = None if given is None else find_key(keys, given)
+    return frozenset() if key is None else frozenset(key.scopes)
+
+
 def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str]) -> bool:
     """Return whether a page of that origin may read us.
 

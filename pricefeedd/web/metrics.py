@@ -91,7 +91,7 @@ class StatsCollector(Collector):
         yield GaugeMetricFamily("pricefeedd_clients", "WebSocket readers now.", value=readers.connected)
         for name, text, value in (
             ("clients_accepted", "WebSocket readers since the start.", readers.accepted),
-            ("frames_sent", "Data frames handed to readers.", readers.frames),
+            ("frames_sent", "Data frames handed to readers.", readers.frames + self._daemon.bus.sent),
             ("conflated", "Messages replaced by newer ones for a reader that lagged.", readers.conflated),
             ("reader_events_lost", "Events dropped for a reader that lagged.", readers.lost),
         ):

@@ -16,9 +16,9 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1c1e21;background:#fff}
 table{border-collapse:collapse;width:100%;margin:0 0 2rem}
 th,td{text-align:left;padding:.3rem .7rem;border-bottom:1px solid #ddd;font-variant-numeric:tabular-nums}
-.ok{color:#176b37}.bad{color:#a5161c}
+.ok{color:#176b37}.bad{color:#a5161c}a{color:#0a58a6}
 @media(prefers-color-scheme:dark){body{color:#e4e6eb;background:#18191a}th,td{border-color:#3a3b3c}
-.ok{color:#6fcf97}.bad{color:#ff8b8f}}
+.ok{color:#6fcf97}.bad{color:#ff8b8f}a{color:#7db8f5}}
 """
 
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
@@ -86,7 +86,8 @@ def render(readiness: Readiness, feeds: Sequence[FeedRow], *, total: int, reader
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>pricefeedd</title>'
         '<meta name="viewport" content="width=device-width"><meta http-equiv="refresh" content="5">'
         f"<style>{_STYLE}</style></head><body><h1>pricefeedd {escape(__version__)}</h1>{state}"
-        f"<p>{readers} readers, {total} topics. Data: WebSocket on /ws.</p><h2>Venues</h2><table><tr><th>venue"
+        f'<p>{readers} readers, {total} topics. Data: WebSocket on /ws, and <a href="/docs">more</a>.</p>'
+        "<h2>Venues</h2><table><tr><th>venue"
         "<th>market<th>state<th>connections<th>messages<th>last message<th>breaker</tr>"
         f"{venues}</table><h2>Topics</h2><table><tr><th>topic<th>state<th>last value<th>age<th>readers</tr>"
         f"{topics}</table>{more}</body></html>"

@@ -3,53 +3,50 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 
 import attrs
 import orjson
 import trio
 
 from pricefeedd import wire
-from pricefeedd.bus import Pattern, Topic
-from pricefeedd.mailbox import Message, Notice
-from pricefeedd.web.daemon import Daemon, Limits
-from pricefeedd.web.writer import CHUNK_BYTES, GONE, Pusher
+from pricefeedd.message import Message, Notice, lost
+from pricefeedd.topic import Pattern, Topic
+from pricefeedd.views import PLAIN, Options
+from pricefeedd.web.daemon import Daemon, Hold, Limits
+from pricefeedd.web.goodbye import TOO_SLOW, Goodbye
+from pricefeedd.web.writer import CHUNK_BYTES, GONE, Pusher, Writer
 
-SHUTDOWN = 4001
-TOO_SLOW = 4008
-BAD_REQUEST = 4500
-UNAUTHORISED = 4501
-LIMIT = 4504
+#: With `batch_ms` a frame is sent early once so many messages are in it.
+BATCH_MESSAGES = 1_000
 
 
 @attrs.frozen
-class Goodbye:
-    """Why we close a connection. Codes 4000-4499 invite to come back, 4500-4999 do not.
+class Since:
+    """What a reader had before it was away.
 
     Attributes:
-        retry_after_ms: When coming back may help; None if it will not.
+        epoch: The life of the streams that it read.
+        seqs: The last number that it has of each topic.
     """
 
-    code: int
-    reason: str
-    retry_after_ms: int | None = None
-
-    @property
-    def frame(self) -> bytes:
-        """The `bye` message as a frame."""
-        return json_frame(
-            {
-                "type": "bye",
-                "code": self.code,
-                "reason": self.reason,
-                "retry_after_ms": self.retry_after_ms,
-            }
-        )
+    epoch: str
+    seqs: dict[str, int]
 
 
-def json_frame(message: dict[str, object]) -> bytes:
-    """Return a message as one WebSocket text frame."""
-    return wire.frame(orjson.dumps(message))
+@attrs.frozen
+class Subscribed:
+    """What came of a subscription.
+
+    Attributes:
+        matched: Topics that it means now.
+        replayed: Events that come again, because the reader was away.
+        on_demand: The topic is brought because it is read.
+    """
+
+    matched: int
+    replayed: int
+    on_demand: bool
 
 
 class Reader:
@@ -58,18 +55,38 @@ class Reader:
     Attributes:
         session: Its name, for logs and for the client.
         mailbox: What waits for it.
+        form: How its messages look.
+        render: Makes frames of messages where one form does not fit all topics; it may unsubscribe some. None for
+            nearly all readers.
+        scopes: What its key may do.
         patterns: What it subscribed.
         asked: Requests that it made.
         goodbye: Why it is being closed; None while it is not.
     """
 
-    def __init__(self, daemon: Daemon, limits: Limits, writer: Pusher, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        limits: Limits,
+        writer: Pusher,
+        nursery: trio.Nursery,
+        *,
+        form: wire.Form = wire.NATIVE,
+        batch_s: float = 0.0,
+        scopes: frozenset[str] = frozenset(),
+    ) -> None:
         """Make a reader that subscribed nothing.
 
         Args:
-            nursery: Holds the task that waits for a full socket; it is cancelled when the reader ends.
+            nursery: Holds the task that waits for a full socket.
+            form: How its messages look.
+            batch_s: Data is collected for so long, and sent as one JSON array.
+            scopes: What its key may do.
         """
         self.session = secrets.token_hex(8)
+        self.form = form
+        self.render: Callable[[Sequence[Message | Notice]], list[bytes]] | None = None
+        self.scopes = scopes
         self.patterns: dict[str, Pattern] = {}
         self.asked = 0
         self.goodbye: Goodbye | None = None
@@ -80,31 +97,98 @@ class Reader:
         self._limits = limits
         self._writer = writer
         self._nursery = nursery
+        self._holds: dict[str, Hold] = {}
+        self._batch_s = batch_s
+        self._batch: list[Message | Notice] = []
+        self._batch_due = False
         self._draining = False
-        # Joined, but not yet told how things stand: until then their live messages are passed over.
-        self._unseen: dict[str, Topic] = {}
+        self._drains: trio.CancelScope | None = None
+        # Joined, but not yet told how things stand: until then their live messages are passed over. With the
+        # number that the reader goes on from; None if it begins.
+        self._unseen: dict[str, tuple[Topic, int | None]] = {}
         self._beat_at = 0
         self._reads: tuple[int, list[Topic]] | None = None
         self._noted = (0, 0)
-        self.mailbox = daemon.bus.mailbox(limit_bytes=daemon.config.web.client_queue_bytes, flush=self.flush)
+        self._plain = form is wire.NATIVE and not batch_s
+        self.mailbox = daemon.bus.mailbox(
+            limit_bytes=daemon.config.web.client_queue_bytes,
+            flush=self.flush if self._plain else self._flush_formed,
+        )
+        self.mailbox.rest = self._rest
+        if isinstance(writer, Writer):
+            writer.on_detour = self._divert
 
     # --- sending --------------------------------------------------------------------------------------
 
     def flush(self) -> None:
         """Send what is in the mailbox, or begin to; never waits and never raises."""
-        messages = self.mailbox.take()
-        if self._unseen:
-            messages = [m for m in messages if m.topic not in self._unseen]
-            if not messages:
-                return
-        frames = [message.frame for message in messages]
-        self._counts.frames += len(frames)
-        if not self._writer.push(frames):
+        self._send_fresh()
+        self._aim()
+
+    def _aim(self) -> None:
+        """Let the bus send straight to the socket, if that is right from here on."""
+        if self._plain and not self._draining and not self._unseen and isinstance(self._writer, Writer):
+            self.mailbox.direct = self._writer.direct
+
+    def _divert(self) -> None:
+        """Take what comes from here on through our own hands."""
+        self.mailbox.direct = None
+
+    def _rest(self, data: bytes, sent: int) -> None:
+        """Take over what the bus could not send."""
+        assert isinstance(self._writer, Writer), "it was aimed there"
+        self._writer.rest(data, sent)
+        if sent >= 0:
             self._lag()
+
+    def _flush_formed(self) -> None:
+        """Do as `flush` for a connection of another form, or one that collects its data."""
+        if not self._batch_s:
+            self._send_fresh()
+            return
+        self._batch += self._seen(self.mailbox.take())
+        if len(self._batch) >= BATCH_MESSAGES:
+            self._send_fresh()
+        elif not self._batch_due:
+            self._batch_due = True
+            self._bus.pacer.at(trio.current_time() + self._batch_s, self._send_batch)
+
+    def _send_batch(self) -> None:
+        self._batch_due = False
+        if not self._draining and self.goodbye is None:
+            self._send_fresh()
+
+    def _send_fresh(self) -> None:
+        collected, self._batch = self._batch, []
+        frames = self._frames([*collected, *self._seen(self.mailbox.take())])
+        if frames and not self._writer.push(frames):
+            self._lag()
+
+    def _seen(self, messages: Sequence[Message | Notice]) -> Sequence[Message | Notice]:
+        """Return the messages without those of topics not yet seen."""
+        unseen = self._unseen
+        return [m for m in messages if m.topic not in unseen] if unseen else messages
+
+    def _frames(self, messages: Sequence[Message | Notice]) -> list[bytes]:
+        form = self.form
+        if self.render is not None:
+            frames = self.render(messages)
+            self._counts.frames += len(frames)
+            return frames
+        if not self._batch_s:
+            frames = [frame for m in messages if (frame := m.frame_in(form))]
+            self._counts.frames += len(frames)
+            return frames
+        texts = [text for m in messages if (text := m.text_in(form))]
+        self._counts.frames += len(texts)
+        parts = (texts[at : at + BATCH_MESSAGES] for at in range(0, len(texts), BATCH_MESSAGES))
+        return [form.frame(b"[" + b",".join(part) + b"]") for part in parts]
 
     def reply(self, message: dict[str, object]) -> None:
         """Send a message that concerns this reader alone, after all that was sent before."""
-        if not self._writer.push([json_frame(message)]):
+        if self._batch_s and not self._draining:
+            self._send_fresh()
+        if not self._writer.push([self.form.frame(orjson.dumps(message))]):
             self._lag()
 
     async def drained(self) -> None:
@@ -119,15 +203,19 @@ class Reader:
     def _lag(self) -> None:
         if not self._draining:
             self._draining = True
+            self._drains = trio.CancelScope()
+            self._divert()
             self.mailbox.lag()
             self._nursery.start_soon(self._drain, name=f"drain:{self.session}")
 
     async def _drain(self) -> None:
         """Bring out what waits, until the reader keeps up again."""
+        assert self._drains is not None, "made by who begins this"
         try:
-            while self._draining:
-                await self._writer.drain()
-                self._draining = not self._refill()
+            with self._drains:
+                while self._draining:
+                    await self._writer.drain()
+                    self._draining = not self._refill()
         except trio.TooSlowError:
             self.close(Goodbye(TOO_SLOW, f"nothing was read for {self._limits.stall_s:g} s", 1_000))
         except GONE:
@@ -138,44 +226,77 @@ class Reader:
         if self.goodbye is not None:
             return True
         self.note_losses()
-        messages = self.mailbox.take()
-        if self._unseen:
-            messages = [m for m in messages if m.topic not in self._unseen]
+        frames = self._frames(self._seen(self.mailbox.take()))
         while True:
-            frames = [message.frame for message in (*messages, *self._introductions())]
-            self._counts.frames += len(frames)
+            frames += self._frames(self._introductions())
             if frames and not self._writer.push(frames):
                 return False
             if not self._unseen:
-                self.mailbox.lagging = False
-                return True
-            messages = []
+                # Replies may have come meanwhile: who ends here leaves them lying, and lets data pile up behind them.
+                self.mailbox.lagging = self._writer.waiting
+                return not self._writer.waiting
+            frames = []
 
-    def _introductions(self) -> Iterator[Message | Notice]:
-        """Yield the present state of some of the topics not yet seen; from here on their messages pass."""
+    def _introductions(self) -> list[Message | Notice]:
+        """Return the present state of some of the topics not yet seen; from here on their messages pass."""
         size = 0
+        first: list[Message | Notice] = []
         while self._unseen and size < CHUNK_BYTES:
             name = next(iter(self._unseen))
-            for message in self._bus.latest(self._unseen.pop(name)):
-                size += len(message.text)
-                yield message
+            topic, seq = self._unseen.pop(name)
+            told: Sequence[Message | Notice]
+            if seq is None:
+                told = self._bus.latest(topic, self.mailbox)
+            else:
+                told, more = self._bus.since(topic, seq, self.mailbox)
+                if more is not None:
+                    self._unseen[name] = (topic, more)
+            first += told
+            size += sum(len(message.text) for message in told)
+        return first
 
     # --- subscriptions --------------------------------------------------------------------------------
 
-    def subscribe(self, pattern: Pattern, *, snapshot: bool) -> int:
-        """Read the topics of a pattern, now and in future; return how many there are now.
+    def subscribe(
+        self, pattern: Pattern, *, options: Options = PLAIN, snapshot: bool = True, since: Since | None = None
+    ) -> Subscribed:
+        """Read the topics of a pattern, now and in future.
 
-        The state of topics new to the reader comes first once `introduce` is called.
+        The state of topics new to the reader comes first once `introduce` is called, or what it missed of them.
 
         Args:
-            snapshot: False leaves that out, save for books, which mean nothing without.
+            snapshot: False leaves the state out, save for books, which mean nothing without.
+            since: What the reader had before it was away.
         """
         self._reads = None
         self.patterns[pattern.text] = pattern
-        for topic in self._bus.subscribe(self.mailbox, pattern):
-            if snapshot or topic.channel == "book":
-                self._unseen[topic.name] = topic
-        return len(self._bus.match(pattern))
+        if pattern.exact and pattern.text not in self._holds:
+            hold = self._daemon.demand(pattern.channel, pattern.venue, pattern.instrument)
+            if hold is not None:
+                self._holds[pattern.text] = hold
+        replayed = 0
+        self._divert()  # until what is new to the reader was introduced
+        for topic in self._bus.subscribe(self.mailbox, pattern, options):
+            seq = None if since is None else since.seqs.get(topic.name)
+            if seq is not None and since is not None:
+                other = since.epoch != self._bus.epoch
+                if other or seq > topic.seq:
+                    reason = "the epoch changed" if other else "seq is ahead of this daemon's"
+                    self.say([lost(topic.name, seq + 1, None, None, seq=topic.seq, reason=reason)])
+                    seq = None
+            if seq is not None:
+                self._unseen[topic.name] = (topic, seq)
+                replayed += len(topic.missed(seq))
+            elif snapshot or topic.channel == "book":
+                self._unseen[topic.name] = (topic, None)
+        matched = len(self._bus.match(pattern))
+        return Subscribed(matched, replayed, pattern.text in self._holds)
+
+    def say(self, notices: list[Message | Notice]) -> None:
+        """Send messages of our own making, after all that was sent before."""
+        frames = self._frames(notices)
+        if frames and not self._writer.push(frames):
+            self._lag()
 
     def introduce(self) -> None:
         """Begin to send the state of topics not yet seen. Call it in the same step as `subscribe`."""
@@ -186,9 +307,13 @@ class Reader:
         """Read the topics of a pattern no longer; return how many it let go of."""
         self._reads = None
         self.patterns.pop(pattern.text, None)
+        if (hold := self._holds.pop(pattern.text, None)) is not None:
+            hold.release()
         parted = self._bus.unsubscribe(self.mailbox, pattern)
-        for topic in parted:
-            self._unseen.pop(topic.name, None)
+        gone = {topic.name for topic in parted}
+        for name in gone:
+            self._unseen.pop(name, None)
+        self._batch = [message for message in self._batch if message.topic not in gone]
         return len(parted)
 
     def topics(self) -> list[Topic]:
@@ -203,9 +328,10 @@ class Reader:
     def heartbeat(self) -> None:
         """Tell the last `seq` of each topic; with many topics they take turns.
 
-        Skipped while something waits: the numbers would run ahead of the data, and data is sign of life.
+        Skipped while something waits: the numbers would run ahead of the data, and data is sign of life. Clients
+        that take no notices do not know heartbeats either.
         """
-        if self._draining or self.goodbye is not None:
+        if self._draining or self.goodbye is not None or not self.form.notices:
             return
         topics = self.topics()
         most = self._limits.heartbeat_topics
@@ -226,12 +352,13 @@ class Reader:
             self.goodbye = goodbye
             self.reading.cancel()
 
-    def farewell(self, goodbye: Goodbye) -> None:
-        """Stop reading the bus, and send the last message."""
+    def farewell(self, goodbye: Goodbye, words: dict[str, object] | None) -> None:
+        """Stop reading the bus, and send the last words."""
         self.leave()
         if goodbye.code == TOO_SLOW:
             self._writer.discard()
-        self._writer.push([goodbye.frame])
+        if words is not None:
+            self._writer.push([self.form.frame(orjson.dumps(words))])
         self._counts.closed[goodbye.code] = self._counts.closed.get(goodbye.code, 0) + 1
 
     def abort(self) -> None:
@@ -245,80 +372,20 @@ class Reader:
         self._counts.lost += lost - self._noted[1]
         self._noted = (conflated, lost)
 
+    def end(self) -> None:
+        """Leave, and let nothing go on."""
+        self.leave()
+        if self._drains is not None:
+            self._drains.cancel()
+
     def leave(self) -> None:
         """Let go of all topics and of what waits."""
         self.note_losses()
         self._bus.leave(self.mailbox)
+        self._divert()
+        for hold in self._holds.values():
+            hold.release()
+        self._holds.clear()
         self._unseen.clear()
         self.patterns.clear()
         self._reads = None
-
-
-class Readers:
-    """All readers: how many there may be, their heartbeats, and their end."""
-
-    def __init__(self, daemon: Daemon, limits: Limits) -> None:
-        self.limits = limits
-        self._daemon = daemon
-        self._counts = daemon.stats.readers
-        self._heartbeat_s = daemon.config.web.heartbeat_s
-        self._due: dict[Reader, float] = {}
-        self._silent: dict[Reader, float] = {}
-        self._stopping: Goodbye | None = None
-
-    def __len__(self) -> int:
-        return len(self._due)
-
-    def admit(self, reader: Reader) -> Goodbye | None:
-        """Take a reader in; or return why not.
-
-        When there is no room, one that has asked for nothing in a while gives up its place.
-        """
-        if self._stopping is not None:
-            return self._stopping
-        now = trio.current_time()
-        if len(self._due) >= self._daemon.config.web.max_clients:
-            oldest = next(iter(self._silent), None)
-            if oldest is None or now - self._silent[oldest] < self.limits.silent_s:
-                return Goodbye(LIMIT, "as many clients as max_clients are connected", 30_000)
-            oldest.close(Goodbye(LIMIT, "asked for nothing, and others wait", 30_000))
-            self.discard(oldest)
-        self._due[reader] = now + self._heartbeat_s
-        self._silent[reader] = now
-        self._counts.connected = len(self._due)
-        self._counts.accepted += 1
-        return None
-
-    def spoke(self, reader: Reader) -> None:
-        """Note that the reader asked for something."""
-        reader.asked += 1
-        self._silent.pop(reader, None)
-
-    def discard(self, reader: Reader) -> None:
-        """Forget a reader that ended."""
-        self._due.pop(reader, None)
-        self._silent.pop(reader, None)
-        self._counts.connected = len(self._due)
-
-    async def beat(self) -> None:
-        """Send each reader its heartbeats; runs until cancelled."""
-        while True:
-            await trio.sleep(min(0.25, self._heartbeat_s / 4))
-            now = trio.current_time()
-            done = 0
-            while self._due:
-                reader, due = next(iter(self._due.items()))
-                if due > now:
-                    break
-                del self._due[reader]
-                self._due[reader] = now + self._heartbeat_s
-                reader.heartbeat()
-                done += 1
-                if done % 20 == 0:  # after a mass reconnect all are due at once: let data in between
-                    await trio.lowlevel.checkpoint()
-
-    def close_all(self, goodbye: Goodbye) -> None:
-        """End all connections with these words, and take in no more."""
-        self._stopping = goodbye
-        for reader in list(self._due):
-            reader.close(goodbye)

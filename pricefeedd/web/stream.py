@@ -1,351 +1,270 @@
-"""The WebSocket protocol, version 1: what clients ask and what they are answered.
-
-One task per client reads its requests; data goes past it, from the bus through the reader's mailbox straight
-to the connection's writer.
-"""
+"""The WebSocket protocol, version 1: what clients ask and what they are answered."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
-from typing import Any, Final
 
-import attrs
 import orjson
 import trio
-from quart import Websocket
 
 from pricefeedd import wire
-from pricefeedd.bus import Pattern
-from pricefeedd.web.daemon import Daemon
-from pricefeedd.web.keys import READ, denial, presented
-from pricefeedd.web.reader import BAD_REQUEST, LIMIT, TOO_SLOW, UNAUTHORISED, Goodbye, Reader, Readers
+from pricefeedd.topic import Pattern
+from pricefeedd.views import Options
+from pricefeedd.web import requests
+from pricefeedd.web.daemon import Daemon, Limits
+from pricefeedd.web.dialect import Talk, Terms
+from pricefeedd.web.fields import ABSENT, BadRequest
+from pricefeedd.web.goodbye import BAD_REQUEST, Goodbye
+from pricefeedd.web.reader import Reader, Since
+from pricefeedd.web.readers import Readers
+from pricefeedd.web.reading import instrument_row
+from pricefeedd.web.requests import (
+    Get,
+    History,
+    Instruments,
+    List,
+    Ping,
+    Request,
+    Status,
+    Subscribe,
+    Unsubscribe,
+)
+from pricefeedd.web.socket import Socket
 from pricefeedd.web.topics import Problem, Resolver
-from pricefeedd.web.writer import GONE, OrdinaryWriter, Pusher, Writer
-
-#: Key of the connection's writer in the ASGI scope's `state`.
-WRITER: Final = "pricefeedd.writer"
 
 #: Similar names that are looked for in one request: each costs milliseconds.
 _SUGGESTIONS = 5
 
-_LATER = ("history",)
-_LATER_OPTIONS = ("every_ms", "depth", "since")
-_KEYS = {
-    "subscribe": ("topics", "snapshot"),
-    "unsubscribe": ("topics",),
-    "list": (),
-    "get": ("topics",),
-    "instruments": ("venue", "market"),
-    "status": (),
-    "ping": ("data",),
-}
+_FORMS = {"text": wire.NATIVE, "float": wire.FLOATS}
 
 
-@attrs.frozen
-class BadRequest(Exception):  # noqa: N818  # named for what the client is told
-    """A request that cannot be carried out.
+class Native:
+    """The dialect of `/ws`."""
 
-    Attributes:
-        code: For programs.
-        message: For people: what is wrong, and what to do.
-    """
+    def __init__(self, daemon: Daemon, readers: Readers, resolver: Resolver) -> None:
+        self._daemon = daemon
+        self._readers = readers
+        self._resolver = resolver
 
-    code: str
-    message: str
-    did_you_mean: tuple[str, ...] = ()
-
-
-class Bucket:
-    """A rate limit: `burst` at once, `per_s` in the long run."""
-
-    def __init__(self, *, burst: float, per_s: float) -> None:
-        self._burst = burst
-        self._per_s = per_s
-        self._level = burst
-        self._at = trio.current_time()
-
-    def draw(self, cost: float) -> float:
-        """Draw, and return 0; or return how many seconds too early it is. A debt of one burst is kept."""
-        now = trio.current_time()
-        self._level = min(self._burst, self._level + (now - self._at) * self._per_s)
-        self._at = now
-        early = 0.0 if self._level >= min(cost, self._burst) else (cost - self._level) / self._per_s
-        self._level = max(self._level - cost, -self._burst)
-        return early
-
-    @property
-    def spent(self) -> bool:
-        """Whether the client went on for a whole burst after it was told to stop."""
-        return self._level <= -self._burst
-
-
-def writer_of(websocket: Websocket, *, stall_s: float) -> Pusher:
-    """Return the connection's own writer, or the ordinary way of sending where there is none.
-
-    On HTTP/2 several streams share a connection, so bytes of ours cannot go past its framing.
-    """
-    scope: Mapping[str, Any] = websocket.scope
-    found = scope.get("state", {}).get(WRITER)
-    if isinstance(found, Writer) and scope.get("http_version") == "1.1":
-        return found
-    return OrdinaryWriter(websocket.send, stall_s=stall_s)
-
-
-def _refusal(daemon: Daemon, websocket: Websocket) -> Goodbye | None:
-    """Return why the client may not read; None if it may."""
-    web = daemon.config.web
-    given = presented(websocket.headers, websocket.args)
-    why = denial(web.keys, given, scope=READ, public=web.public_read)
-    return None if why is None else Goodbye(UNAUTHORISED, why)
-
-
-async def serve_reader(daemon: Daemon, readers: Readers, resolver: Resolver, websocket: Websocket) -> None:
-    """Serve one client that speaks the native protocol, until it goes or we close."""
-    limits = readers.limits
-    refused = _refusal(daemon, websocket)
-    await websocket.accept()
-    writer = writer_of(websocket, stall_s=limits.stall_s)
-    async with trio.open_nursery() as nursery:
-        reader = Reader(daemon, limits, writer, nursery)
+    def terms(self, socket: Socket) -> Terms:
+        """Return what a client asks in the URL."""
         try:
-            refused = refused or _unserved(websocket) or readers.admit(reader)
-            if refused is None:
-                reader.reply(_welcome(daemon, reader, limits.public()))
-                with reader.reading:
-                    await Conversation(daemon, readers, resolver, reader).run(websocket.receive)
-            goodbye = refused or reader.goodbye
-            readers.discard(reader)
-            if goodbye is not None:
-                await _part(websocket, reader, goodbye, limits.goodbye_s)
-        finally:
-            readers.discard(reader)
-            reader.leave()
-            nursery.cancel_scope.cancel()
+            asked = requests.connection(socket.args.to_dict(flat=False))
+        except BadRequest as e:
+            return Terms(refusal=Goodbye(BAD_REQUEST, e.message))
+        return Terms(form=_FORMS[asked.numbers], batch_s=(asked.batch_ms or 0) / 1000)
+
+    def talk(self, reader: Reader, limits: Limits) -> Conversation:
+        """Begin to talk with a client."""
+        return Conversation(self._daemon, self._readers, self._resolver, reader)
+
+    def farewell(self, goodbye: Goodbye) -> dict[str, object]:
+        """Return `bye`."""
+        return goodbye.message()
 
 
-def _unserved(websocket: Websocket) -> Goodbye | None:
-    asked = [name for name in ("batch_ms", "numbers") if name in websocket.args]
-    if asked:
-        return Goodbye(BAD_REQUEST, f"{asked[0]} is not served by this version; leave it out of the URL")
-    return None
-
-
-def _welcome(daemon: Daemon, reader: Reader, limits: dict[str, int | float]) -> dict[str, object]:
-    return {
-        "type": "welcome",
-        "protocol": wire.PROTOCOL,
-        "session": reader.session,
-        "epoch": daemon.epoch,
-        "heartbeat_s": daemon.config.web.heartbeat_s,
-        "limits": limits,
-    }
-
-
-async def _part(websocket: Websocket, reader: Reader, goodbye: Goodbye, within_s: float) -> None:
-    """Say `bye`, close, and give the client a moment to take both."""
-    reader.farewell(goodbye)
-    said = False
-    with trio.move_on_after(within_s):
-        try:
-            await reader.drained()
-            await websocket.close(goodbye.code, goodbye.reason[:120])
-            said = True
-        except (*GONE, trio.TooSlowError):
-            pass
-        # A socket closed while it holds unread requests is reset, and the reset can overtake our `bye`. The
-        # handler is cancelled when the client answers the close.
-        while said:
-            await websocket.receive()
-    if not said:
-        reader.abort()
-
-
-class Conversation:
+class Conversation(Talk):
     """The requests of one reader, and their answers."""
 
     def __init__(self, daemon: Daemon, readers: Readers, resolver: Resolver, reader: Reader) -> None:
-        self._daemon = daemon
+        super().__init__(daemon, reader, readers.limits)
         self._readers = readers
-        self._limits = readers.limits
         self._resolver = resolver
-        self._reader = reader
-        self._requests = Bucket(burst=self._limits.burst, per_s=self._limits.requests_per_s)
-        self._errors = Bucket(burst=self._limits.errors, per_s=self._limits.errors / 60)
         self._suggestions = 0
 
-    async def run(self, receive: Callable[[], Any]) -> None:
-        """Answer requests until the reader is closed."""
-        while self._reader.goodbye is None:
-            message = await receive()
-            try:
-                await self._reader.drained()
-            except trio.TooSlowError:
-                # The reader's own task is about to close it, if there is one; else this is the first to know.
-                self._reader.close(
-                    Goodbye(TOO_SLOW, f"nothing was read for {self._limits.stall_s:g} s", 1_000)
-                )
-                return
-            except GONE:
-                return
-            self._readers.spoke(self._reader)
-            if not isinstance(message, str):
-                self._reader.close(Goodbye(BAD_REQUEST, "requests are JSON text, this was a binary message"))
-            elif len(message) > self._limits.message_bytes:
-                most = self._limits.message_bytes
-                self._reader.close(Goodbye(BAD_REQUEST, f"a request has at most {most} bytes"))
-            else:
-                await self._answer(message)
+    def greet(self) -> None:
+        """Say `welcome`."""
+        self.reader.reply(
+            {
+                "type": "welcome",
+                "protocol": wire.PROTOCOL,
+                "session": self.reader.session,
+                "epoch": self.daemon.epoch,
+                "heartbeat_s": self.daemon.config.web.heartbeat_s,
+                "limits": self.limits.public(),
+            }
+        )
 
-    async def _answer(self, text: str) -> None:
-        request: object = None
+    def refuse(self, error: BadRequest) -> None:
+        """Say `error`."""
+        problem = Problem(error.code, error.message, error.did_you_mean)
+        self.reader.reply({"type": "error", "id": error.id, "op": error.op, "error": problem.as_json()})
+
+    async def carry_out(self, text: str) -> None:
+        """Do what one of `requests.REQUESTS` asks."""
         try:
-            request = _parse(text)
-            early_s = self._requests.draw(_cost(request))
-            if early_s:
-                if self._requests.spent:
-                    self._reader.close(Goodbye(LIMIT, "too many requests", round(early_s * 1000)))
-                    return
-                raise BadRequest("limit", f"too many requests; try again in {early_s:.1f} s")
-            await self._carry_out(request)
-        except BadRequest as e:
-            known = request if isinstance(request, dict) else {}
-            problem = Problem(e.code, e.message, e.did_you_mean)
-            self._reader.reply(
-                {"type": "error", "id": _id(known), "op": known.get("op"), "error": problem.as_json()}
-            )
-            if self._errors.draw(1):
-                self._reader.close(Goodbye(BAD_REQUEST, "too many requests that are wrong"))
-
-    async def _carry_out(self, request: dict[str, Any]) -> None:
-        op = request["op"]
+            request = requests.parse(text)
+        except BadRequest:
+            self.afford(1.0)
+            raise
+        self.afford(request.cost)
         self._suggestions = _SUGGESTIONS
-        if op in ("subscribe", "unsubscribe", "get"):
-            await self._each_topic(op, request)
-        elif op == "list":
-            self._ack(request, results=self._list())
-        elif op == "instruments":
-            await self._instruments(request)
-        elif op == "status":
-            self._ack(request, result=self._status())
-        else:
-            pong: dict[str, object] = {"type": "pong", "id": _id(request), "ts": self._now_us()}
-            self._reader.reply(pong | ({"data": request["data"]} if "data" in request else {}))
+        match request:
+            case Subscribe() | Unsubscribe() | Get() | History():
+                await self._each_topic(request)
+            case List():
+                self._ack(request, results=self._list())
+            case Instruments():
+                await self._instruments(request)
+            case Status():
+                self._ack(request, result=self._status())
+            case Ping():
+                pong: dict[str, object] = {"type": "pong", "id": request.id, "ts": self._now_us()}
+                self.reader.reply(pong | ({} if request.data is ABSENT else {"data": request.data}))
 
-    def _ack(self, request: dict[str, Any], **fields: object) -> None:
-        self._reader.reply({"type": "ack", "id": _id(request), "op": request["op"], **fields})
+    def _ack(self, request: Request, **fields: object) -> None:
+        self.reader.reply({"type": "ack", "id": request.id, "op": request.op, **fields})
 
     def _now_us(self) -> int:
-        return self._daemon.now_ns() // 1000
+        return self.daemon.now_ns() // 1000
 
     # --- topics ---------------------------------------------------------------------------------------
 
-    async def _each_topic(self, op: str, request: dict[str, Any]) -> None:
-        topics = _texts(request, "topics")
-        snapshot = request.get("snapshot", True)
-        if type(snapshot) is not bool:
-            raise BadRequest("bad_request", f"snapshot: expected true or false, found {snapshot!r}")
+    async def _each_topic(self, request: Subscribe | Unsubscribe | Get | History) -> None:
         meant: list[tuple[str, Pattern | Problem]] = []
-        for done, topic in enumerate(topics):
+        for done, topic in enumerate(request.topics):
             meant.append((topic, self._meaning(topic)))
             if done % 50 == 49:
                 await trio.lowlevel.checkpoint()
-        if op == "subscribe":
-            results = [self._subscribe(asked, found, snapshot) for asked, found in meant]
-        elif op == "unsubscribe":
-            results = [self._unsubscribe(asked, found) for asked, found in meant]
-        else:
-            results = self._get(meant)
-        self._ack(request, results=results)
-        self._reader.introduce()
+        match request:
+            case Subscribe():
+                self._subscribe_all(request, meant)
+            case Unsubscribe():
+                self._ack(request, results=[self._unsubscribe(asked, found) for asked, found in meant])
+            case Get():
+                self._ack(request, results=self._get(meant))
+            case History():
+                self._ack(request, results=self._history(request, meant))
 
     def _meaning(self, topic: str) -> Pattern | Problem:
-        if topic in self._reader.patterns:
-            return self._reader.patterns[topic]
-        found = self._resolver.resolve(topic, suggest=self._suggestions > 0)
+        if topic in self.reader.patterns:
+            return self.reader.patterns[topic]
+        found = self._resolver.resolve(topic, suggest=self._suggestions > 0, scopes=self.reader.scopes)
         if isinstance(found, Problem) and found.code == "unknown_instrument":
             self._suggestions -= 1
         return found
 
-    def _subscribe(self, asked: str, found: Pattern | Problem, snapshot: bool) -> dict[str, object]:
-        held = self._reader.patterns
-        if isinstance(found, Pattern) and found.text not in held and len(held) >= self._limits.subscriptions:
-            most = self._limits.subscriptions
+    def _subscribe_all(self, request: Subscribe, meant: list[tuple[str, Pattern | Problem]]) -> None:
+        options = Options(request.every_ms or 0, request.depth or 0)
+        since = None if request.since is None else Since(request.since.epoch, dict(request.since.seq))
+        results = [self._subscribe(asked, found, options, request.snapshot, since) for asked, found in meant]
+        more: dict[str, object] = {}
+        if since is not None:
+            more["epoch"] = self.daemon.epoch
+            if since.epoch != self.daemon.epoch:
+                more["epoch_changed"] = True
+        self._ack(request, results=results, **more)
+        self.reader.introduce()
+
+    def _subscribe(
+        self, asked: str, found: Pattern | Problem, options: Options, snapshot: bool, since: Since | None
+    ) -> dict[str, object]:
+        held = self.reader.patterns
+        if isinstance(found, Pattern) and found.text not in held and len(held) >= self.limits.subscriptions:
+            most = self.limits.subscriptions
             found = Problem("limit", f"a client may hold {most} topics; unsubscribe some, or use patterns")
         if isinstance(found, Problem):
             return {"topic": asked, "ok": False, "error": found.as_json()}
-        matched = self._reader.subscribe(found, snapshot=snapshot)
-        return _named(asked, found, matched=matched)
+        done = self.reader.subscribe(found, options=options, snapshot=snapshot, since=since)
+        result = _named(asked, found, matched=done.matched)
+        if done.on_demand:
+            result["on_demand"] = True
+        if since is not None:
+            result["replayed"] = done.replayed
+        return result
 
     def _unsubscribe(self, asked: str, found: Pattern | Problem) -> dict[str, object]:
-        if isinstance(found, Pattern) and found.text not in self._reader.patterns:
-            near = difflib.get_close_matches(asked, list(self._reader.patterns)[:1000], n=3)
+        if isinstance(found, Pattern) and found.text not in self.reader.patterns:
+            near = difflib.get_close_matches(asked, list(self.reader.patterns)[:1000], n=3)
             found = Problem("not_subscribed", f"{asked} is not subscribed", tuple(near))
         if isinstance(found, Problem):
             return {"topic": asked, "ok": False, "error": found.as_json()}
-        return _named(asked, found, matched=self._reader.unsubscribe(found))
+        return _named(asked, found, matched=self.reader.unsubscribe(found))
 
     def _get(self, meant: list[tuple[str, Pattern | Problem]]) -> list[dict[str, object]]:
-        bus = self._daemon.bus
-        left = self._limits.reply_messages
+        bus, form = self.daemon.bus, self.reader.form
+        left = self.limits.reply_messages
         results: list[dict[str, object]] = []
         for asked, found in meant:
             if isinstance(found, Pattern):
                 topics = bus.match(found)
                 if len(topics) <= left:
                     left -= len(topics)
-                    messages = [orjson.Fragment(m.text) for topic in topics for m in bus.latest(topic)]
+                    messages = [
+                        orjson.Fragment(m.text_in(form)) for topic in topics for m in bus.latest(topic)
+                    ]
                     results.append(_named(asked, found, matched=len(topics)) | {"messages": messages})
                     continue
-                most = self._limits.reply_messages
+                most = self.limits.reply_messages
                 found = Problem("limit", f"a reply holds {most} topics and this one means {len(topics)}")
             results.append({"topic": asked, "ok": False, "error": found.as_json()})
         return results
 
+    def _history(
+        self, request: History, meant: list[tuple[str, Pattern | Problem]]
+    ) -> list[dict[str, object]]:
+        bus, form = self.daemon.bus, self.reader.form
+        most = self.limits.history_messages
+        first = request.from_seq or 1
+        last = float("inf") if request.to_seq is None else request.to_seq
+        left = most
+        results: list[dict[str, object]] = []
+        for asked, found in meant:
+            if isinstance(found, Problem):
+                results.append({"topic": asked, "ok": False, "error": found.as_json()})
+                continue
+            topics = bus.match(found)
+            messages: list[orjson.Fragment] = []
+            complete = True
+            for topic in topics:
+                kept = [message for message in topic.history if first <= message.seq <= last]
+                complete = complete and topic.forgotten < first and len(kept) <= request.limit
+                messages += [orjson.Fragment(m.text_in(form)) for m in kept[-request.limit :]]
+            if len(messages) > left:
+                problem = Problem(
+                    "limit", f"a reply holds {most} messages; ask for fewer topics, or set limit"
+                )
+                results.append({"topic": asked, "ok": False, "error": problem.as_json()})
+                continue
+            left -= len(messages)
+            told = {"messages": messages, "complete": complete}
+            results.append(_named(asked, found, matched=len(topics)) | told)
+        return results
+
     def _list(self) -> list[dict[str, object]]:
-        bus = self._daemon.bus
+        bus = self.daemon.bus
         return [
-            _named(text, held, matched=len(bus.match(held))) for text, held in self._reader.patterns.items()
+            _named(text, held, matched=len(bus.match(held))) for text, held in self.reader.patterns.items()
         ]
 
     # --- facts ----------------------------------------------------------------------------------------
 
-    async def _instruments(self, request: dict[str, Any]) -> None:
-        venue, market = request.get("venue", "*"), request.get("market")
-        if not isinstance(venue, str) or not isinstance(market, str | None):
-            raise BadRequest("bad_request", "venue and market are text")
+    async def _instruments(self, request: Instruments) -> None:
+        venue, market = request.venue, request.market
         venues = self._resolver.venues()
         if venue != "*" and venue not in venues:
             near = tuple(difflib.get_close_matches(venue, venues, n=3))
-            raise BadRequest("unknown_venue", f"unknown venue {venue!r}", near)
+            raise BadRequest(
+                "unknown_venue", f"unknown venue {venue!r}", near, "venue", request.id, request.op
+            )
         rows = []
-        for listed in self._daemon.directory.maps(venue):
+        for listed in self.daemon.directory.maps(venue):
             if market in (None, listed.market):
                 for entry in listed:
-                    rows.append(
-                        {
-                            "venue": entry.venue,
-                            "market": entry.market,
-                            "instrument": entry.name,
-                            "symbol": entry.symbol,
-                            "tradable": entry.tradable,
-                            "tick_size": entry.tick_size,
-                            "lot_size": entry.lot_size,
-                        }
-                    )
+                    rows.append(instrument_row(entry))
                     if len(rows) % 500 == 0:
                         await trio.lowlevel.checkpoint()
         self._ack(request, results=rows)
 
     def _status(self) -> dict[str, object]:
         states: dict[str, int] = {}
-        for topic in self._daemon.bus:
+        for topic in self.daemon.bus:
             states[topic.state.value] = states.get(topic.state.value, 0) + 1
         return {
             "ts": self._now_us(),
-            "epoch": self._daemon.epoch,
+            "epoch": self.daemon.epoch,
             "venues": self._resolver.venues(),
-            "topics": len(self._daemon.bus),
+            "topics": len(self.daemon.bus),
             "states": states,
             "clients": len(self._readers),
         }
@@ -357,47 +276,3 @@ def _named(asked: str, found: Pattern, *, matched: int) -> dict[str, object]:
     if found.text != asked:
         result["as"] = found.text
     return result
-
-
-def _parse(text: str) -> dict[str, Any]:
-    try:
-        request = orjson.loads(text)
-    except orjson.JSONDecodeError as e:
-        raise BadRequest("bad_json", f"not JSON: {e}") from e
-    if not isinstance(request, dict):
-        raise BadRequest("bad_request", "a request is a JSON object with an op")
-    op = request.get("op")
-    if not isinstance(op, str):
-        raise BadRequest("bad_request", f"op: expected one of {', '.join(_KEYS)}")
-    if op in _LATER:
-        raise BadRequest("unsupported_op", f"{op} is not served by this version")
-    if op not in _KEYS:
-        raise BadRequest("unknown_op", f"unknown op {op[:40]!r}", tuple(difflib.get_close_matches(op, _KEYS)))
-    for key in request:
-        if key in ("op", "id") or key in _KEYS[op]:
-            continue
-        if op == "subscribe" and key in _LATER_OPTIONS:
-            raise BadRequest("unsupported_option", f"{key} is not served by this version")
-        near = tuple(difflib.get_close_matches(key, ("id", *_KEYS[op])))
-        raise BadRequest("bad_request", f"unknown key {key[:40]!r}", near)
-    if type(request.get("id")) not in (int, str, type(None)) or len(str(request.get("id"))) > 200:
-        del request["id"]
-        raise BadRequest("bad_request", "id: expected a number or a short text")
-    return request
-
-
-def _id(request: Mapping[str, Any]) -> int | str | None:
-    given = request.get("id")
-    return given if type(given) in (int, str) else None
-
-
-def _texts(request: dict[str, Any], key: str) -> list[str]:
-    given = request.get(key)
-    if not isinstance(given, list) or not given or not all(isinstance(text, str) for text in given):
-        raise BadRequest("bad_request", f"{key}: expected a list of texts such as trade:binance:BTC-USDT")
-    return given
-
-
-def _cost(request: dict[str, Any]) -> float:
-    topics = request.get("topics")
-    return 1 + (len(topics) / 100 if isinstance(topics, list) else 0)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from weakref import WeakKeyDictionary
+from collections.abc import Collection, Iterable
 
 import attrs
 
-from pricefeedd.bus import Bus, Pattern
-from pricefeedd.events import PRIVATE_CHANNELS, PUBLIC_CHANNELS
+from pricefeedd.bus import Bus
+from pricefeedd.events import DERIVED_CHANNELS, PRIVATE_CHANNELS, PUBLIC_CHANNELS
 from pricefeedd.instruments import Directory, InstrumentMap, UnknownInstrumentError
 from pricefeedd.stats import Stats
-
-#: Candles that are made here from closed minutes.
-DERIVED_CHANNELS = ("candle_5m", "candle_15m", "candle_1h", "candle_4h", "candle_1d")
+from pricefeedd.topic import Pattern
 
 _CHANNELS = PUBLIC_CHANNELS + DERIVED_CHANNELS
 _LONGEST = 200
@@ -48,17 +45,20 @@ class Resolver:
         self._bus = bus
         self._directory = directory
         self._stats = stats
-        # A miss in the directory searches for similar names, which takes milliseconds: ask here first.
-        self._spellings: WeakKeyDictionary[InstrumentMap, frozenset[str]] = WeakKeyDictionary()
+        self._venues: tuple[tuple[int, int, int], list[str]] = ((-1, -1, -1), [])
 
     def venues(self) -> list[str]:
         """Return the names of the venues that we know now."""
-        known = {market.venue for market in self._stats}
-        known.update(listed.venue for listed in self._directory.maps())
-        known.update(topic.venue for topic in self._bus)
-        return sorted(known)
+        maps = self._directory.maps()
+        made_of = (self._bus.changes, self._stats.changes, len(maps))
+        if self._venues[0] != made_of:
+            known = {market.venue for market in self._stats}
+            known.update(listed.venue for listed in maps)
+            known.update(topic.venue for topic in self._bus)
+            self._venues = (made_of, sorted(known))
+        return self._venues[1]
 
-    def resolve(self, text: str, *, suggest: bool = True) -> Pattern | Problem:
+    def resolve(self, text: str, *, suggest: bool = True, scopes: Collection[str] = ()) -> Pattern | Problem:
         """Return the pattern meant by `text`, in our names; or why there is none.
 
         A topic of an instrument that the venue lists is accepted even if nothing serves it yet, and so is
@@ -66,6 +66,7 @@ class Resolver:
 
         Args:
             suggest: Whether to look for similar instruments, which takes milliseconds.
+            scopes: What the client's key may do; topics of an account need its own.
         """
         served = self._bus.get(text)
         if len(text) > _LONGEST:
@@ -75,7 +76,13 @@ class Resolver:
         except ValueError as e:
             return Problem("bad_topic", str(e))
         if pattern.channel in PRIVATE_CHANNELS:
-            return Problem("forbidden", f"{pattern.channel} needs a key with the scope of its account")
+            needed = f"account:{pattern.instrument}"
+            if pattern.exact and needed in scopes:
+                return pattern
+            return Problem(
+                "forbidden",
+                f"{pattern.channel}:VENUE:ACCOUNT needs a key with the scope of its account, and no `*`",
+            )
         if served is not None:
             return pattern
         if pattern.channel != "*" and pattern.channel not in _CHANNELS:
@@ -96,7 +103,7 @@ class Resolver:
         maps = self._directory.maps(pattern.venue)
         if not maps or self._served(pattern):
             return pattern
-        if not any(spelling.casefold() in self._known(listed) for listed in maps):
+        if not any(listed.knows(spelling) for listed in maps):
             near = self._near(spelling, maps) if suggest else ()
             return Problem("unknown_instrument", f"unknown instrument {spelling!r} on {pattern.venue}", near)
         try:
@@ -107,13 +114,6 @@ class Resolver:
 
     def _served(self, pattern: Pattern) -> bool:
         return pattern.channel == "*" and bool(self._bus.match(pattern))
-
-    def _known(self, listed: InstrumentMap) -> frozenset[str]:
-        known = self._spellings.get(listed)
-        if known is None:
-            both = (spelling for entry in listed for spelling in (entry.name, entry.symbol))
-            known = self._spellings[listed] = frozenset(map(str.casefold, both))
-        return known
 
     @staticmethod
     def _near(spelling: str, maps: Iterable[InstrumentMap]) -> tuple[str, ...]:

@@ -12,20 +12,26 @@ import socket
 import struct
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
 if sys.platform == "linux":
     import fcntl
 
+#: Key of the connection's writer in the ASGI scope's `state`.
+WRITER: Final = "pricefeedd.writer"
+
 #: Most bytes that are joined for one send.
 CHUNK_BYTES = 262_144
 
 #: ioctl request for the bytes that the peer has not yet acknowledged (tcp(7) SIOCOUTQ, unix(7)); Linux.
 _SIOCOUTQ = 0x5411
+
+#: How often progress is looked for within `stall_s`.
+_LOOKS = 10
 
 #: What a write may raise once the connection is of no more use.
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
@@ -34,8 +40,17 @@ GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 class Pusher(Protocol):
     """What a reader writes its frames to."""
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something waits to be sent."""
+        ...
+
     def push(self, frames: list[bytes]) -> bool:
         """Send what can be sent now, keep the rest in order; return whether nothing waits."""
+        ...
+
+    def push_bytes(self, data: bytes) -> bool:
+        """Do as `push` for one frame, or several joined already."""
         ...
 
     async def drain(self) -> None:
@@ -56,6 +71,10 @@ class Pusher(Protocol):
         ...
 
 
+def _nobody() -> None:
+    """Stand for the reader of a connection that has none."""
+
+
 class Writer:
     """All bytes of one connection, in the order of the calls.
 
@@ -64,13 +83,33 @@ class Writer:
     Attributes:
         stall_s: Without any progress for so long while something waits, `drain` gives up.
         broken: The connection is lost; what is pushed goes nowhere.
+        on_detour: Called when nothing may go straight to the socket any more, because something waits before it.
     """
+
+    __slots__ = (
+        "_ended",
+        "_fileno",
+        "_indirect",
+        "_lock",
+        "_plain",
+        "_queued",
+        "_send",
+        "_sent",
+        "_stream",
+        "_waiting",
+        "broken",
+        "on_detour",
+        "stall_s",
+    )
 
     def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
         self.stall_s = 10.0
+        self.on_detour: Callable[[], None] = _nobody
         self.broken = False
         self._stream = stream
-        self._tls = isinstance(stream, trio.SSLStream)
+        self._ended = False
+        # Nothing may go straight to the socket: over TLS, or after the last bytes.
+        self._indirect = isinstance(stream, trio.SSLStream)
         plain = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
         self._plain: trio.SocketStream = plain
         self._fileno = plain.socket.fileno
@@ -83,6 +122,16 @@ class Writer:
         self._lock = trio.Lock()
 
     @property
+    def direct(self) -> Callable[[bytes], int] | None:
+        """What sends bytes straight to the socket; None while they have to wait for others."""
+        return None if self._waiting or self._indirect or self.broken else self._send
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something waits for the socket."""
+        return self._sent < self._queued
+
+    @property
     def waiting_bytes(self) -> int:
         """Bytes that wait for the socket."""
         return self._queued - self._sent
@@ -92,15 +141,20 @@ class Writer:
 
         On a lost connection everything counts as sent: the reader is about to be released.
         """
-        if self._waiting or self._tls:
-            if self.broken:
+        if self._waiting or self._indirect:
+            if self.broken or self._ended:
                 return True
             self._keep(frames)
             return False
         if len(frames) > 32:
             self._keep(frames)
             return self._write()
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        return self.push_bytes(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def push_bytes(self, data: bytes) -> bool:
+        """Do as `push` for one frame, or several joined already."""
+        if self._waiting or self._indirect:
+            return self.push([data])
         try:
             sent = self._send(data)
         except BlockingIOError:
@@ -112,6 +166,17 @@ class Writer:
             return True
         self._keep([data[sent:]])
         return False
+
+    def rest(self, data: bytes, sent: int) -> None:
+        """Take over what went straight to the socket and did not all leave.
+
+        Args:
+            sent: How many bytes did; -1 if the connection is lost.
+        """
+        if sent < 0:
+            self._break()
+        else:
+            self._keep([data[sent:]])
 
     async def drain(self) -> None:
         """Wait until all that waited when this was called is sent.
@@ -138,6 +203,19 @@ class Writer:
         if self.broken or not self.push([data]):
             await self.drain()
 
+    async def send_last(self, data: bytes) -> None:
+        """Send like `send_all`; what is pushed from now on goes nowhere. Nothing may follow a close frame.
+
+        Raises:
+            trio.TooSlowError: The peer took nothing for `stall_s`.
+            trio.BrokenResourceError: The connection is lost.
+        """
+        sent = self.push([data])
+        self._ended = self._indirect = True
+        self.on_detour()
+        if self.broken or not sent:
+            await self.drain()
+
     def discard(self) -> None:
         """Drop what waits, save for the chunk that was begun: its rest is needed to end a frame."""
         while len(self._waiting) > 1:
@@ -152,10 +230,12 @@ class Writer:
         return os.write(self._fileno(), data)
 
     def _keep(self, frames: list[bytes]) -> None:
+        self.on_detour()
         self._waiting.extend(frames)
         self._queued += sum(map(len, frames))
 
     def _break(self) -> None:
+        self.on_detour()
         self.broken = True
         self._waiting.clear()
         self._sent = self._queued
@@ -224,14 +304,17 @@ class Writer:
 
             async def watch() -> None:
                 nonlocal stalled
-                before = self._unacknowledged()
-                while True:
-                    await trio.sleep(self.stall_s)
-                    now = self._unacknowledged()
-                    if now >= before:
+                least = self._unacknowledged()
+                since = trio.current_time()
+                while not stalled:
+                    # Looked at often: what is under way at the start would pass for progress made at the end.
+                    await trio.sleep(self.stall_s / _LOOKS)
+                    left = self._unacknowledged()
+                    if left < least:
+                        least, since = left, trio.current_time()
+                    elif trio.current_time() - since >= self.stall_s:
                         stalled = True
                         nursery.cancel_scope.cancel()
-                    before = now
 
             nursery.start_soon(watch, name="stall watch")
             error: BaseException | None = None
@@ -254,6 +337,17 @@ class Writer:
         return 0
 
 
+def _frames(data: bytes) -> Iterator[bytes]:
+    """Yield the frames that were joined (RFC 6455 section 5.2)."""
+    at = 0
+    while at < len(data):
+        short = data[at + 1]
+        head = {126: 4, 127: 10}.get(short, 2)
+        end = at + head + (short if head == 2 else int.from_bytes(data[at + 2 : at + head]))
+        yield data[at:end]
+        at = end
+
+
 def _payload(frame: bytes) -> bytes:
     """Return the text inside a frame made by `wire.frame` (RFC 6455 section 5.2)."""
     return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
@@ -262,7 +356,7 @@ def _payload(frame: bytes) -> bytes:
 class OrdinaryWriter:
     """Sends each frame by the WebSocket library's own call, where the connection's writer cannot be had.
 
-    That is on HTTP/2, and with a hypercorn whose inside is not as we know it: slow, but right.
+    That is with a hypercorn whose inside is not as we know it: slow, but right.
     """
 
     def __init__(self, send: Callable[[str], Awaitable[None]], *, stall_s: float) -> None:
@@ -273,11 +367,20 @@ class OrdinaryWriter:
         self._sent = 0
         self._lock = trio.Lock()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something waits for `drain`."""
+        return self._sent < self._queued
+
     def push(self, frames: list[bytes]) -> bool:
         """Keep everything for `drain`."""
         self._waiting.extend(frames)
         self._queued += len(frames)
         return False
+
+    def push_bytes(self, data: bytes) -> bool:
+        """Keep it for `drain`; several frames are taken apart again."""
+        return self.push(list(_frames(data)))
 
     async def drain(self) -> None:
         """Wait until all that waited when this was called is sent.

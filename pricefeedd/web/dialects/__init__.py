@@ -1,0 +1,1 @@
+"""Dialects of the systems that pricefeedd replaces: their clients connect unchanged."""
