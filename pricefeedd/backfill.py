@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -52,18 +53,23 @@ class BookFetched:
 
 @attrs.frozen
 class TradesFetched:
-    """Trades that were wanted; none if they cannot be had."""
+    """Trades that were wanted; None if they cannot be had."""
 
     want: WantTrades
-    trades: Sequence[Trade]
+    trades: Sequence[Trade] | None
 
 
 @attrs.frozen
 class CandlesFetched:
-    """Candles that were wanted; None if they cannot be had."""
+    """Candles that were wanted; None if they cannot be had.
+
+    Attributes:
+        venue_ns: The venue's clock when it answered; 0 if it did not say.
+    """
 
     want: WantCandles
     candles: Sequence[Candle] | None
+    venue_ns: int = 0
 
 
 Fetched = BookFetched | TradesFetched | CandlesFetched
@@ -76,7 +82,11 @@ async def allowed(ask: Callable[[float], float]) -> None:
 
 
 class RestClient:
-    """Sends a venue's requests within its budgets."""
+    """Sends a venue's requests within its budgets.
+
+    Attributes:
+        venue_ns: The newest time that the venue put on an answer (RFC 9110 section 6.6.1); 0 before the first.
+    """
 
     def __init__(
         self,
@@ -94,6 +104,7 @@ class RestClient:
         self._buckets = buckets
         self._breaker = breaker
         self._tap = tap
+        self.venue_ns = 0
         # One each, or an endpoint that is away would hold up the others with its waiting requests.
         self._at_once = {endpoint: trio.CapacityLimiter(AT_ONCE) for endpoint in endpoints}
 
@@ -141,6 +152,7 @@ class RestClient:
                 raise
         if self._tap is not None:
             self._tap(url, reply)
+        self.venue_ns = max(self.venue_ns, _date_ns(reply))
         if reply.status < 500:
             breaker.success()
         else:
@@ -154,6 +166,14 @@ class RestClient:
         if bucket is not None:
             bucket.observe(signal, trio.current_time())
         return reply
+
+
+def _date_ns(reply: HttpReply) -> int:
+    """Return the time in an answer's Date header, to the second; 0 without one that can be read."""
+    try:
+        return int(parsedate_to_datetime(reply.headers["date"]).timestamp()) * 1_000_000_000
+    except (KeyError, ValueError, OverflowError):
+        return 0
 
 
 def question(rest: Rest, want: Want, instrument: Instrument) -> RestCall[Any] | None:
@@ -200,11 +220,11 @@ class Backfill:
             case WantTrades():
                 call = question(self._venue.rest, want, instrument)
                 trades = await self._hole(market, instrument, "trade", call)
-                await self._deliver(market, TradesFetched(want, trades or ()))
+                await self._deliver(market, TradesFetched(want, trades))
             case WantCandles():
                 call = question(self._venue.rest, want, instrument)
                 candles = await self._hole(market, instrument, "candle_1m", call)
-                await self._deliver(market, CandlesFetched(want, candles))
+                await self._deliver(market, CandlesFetched(want, candles, self._rest.venue_ns))
 
     async def _book(self, market: str, want: WantBook, instrument: Instrument) -> BookSnapshot | None:
         call = question(self._venue.rest, want, instrument)

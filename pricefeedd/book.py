@@ -115,6 +115,8 @@ class BookSync:
 
     #: Deltas kept while a snapshot is on its way; with more lost than that, the next snapshot will be newer.
     MAX_BUFFERED = 5000
+    #: Deltas in a row that are older than the book: the venue must have begun to count anew.
+    MAX_STALE = 200
 
     def __init__(self, rule: BookRule) -> None:
         self.rule = rule
@@ -122,7 +124,10 @@ class BookSync:
         self.standing = Standing.WAITING
         self.sequence: int | None = None
         self.stale = 0
+        self._stale_in_row = 0
         self._joined = False
+        self._fetched = False
+        self._buffers = rule.source is Source.REST or rule.splice
         self._buffer: list[BookDelta] = []
         self._cut: tuple[list[Level], list[Level]] = ([], [])
 
@@ -131,6 +136,7 @@ class BookSync:
         self.standing = Standing.WAITING
         self.sequence = None
         self._joined = False
+        self._stale_in_row = 0
         self._buffer = []
         self.book = Book()
 
@@ -147,17 +153,42 @@ class BookSync:
             sequence=self.sequence,
         )
 
-    def snapshot(self, event: BookSnapshot) -> list[Event] | Broken | TooOld:
-        """Take a snapshot, and the deltas that were waiting for it."""
+    @property
+    def buffered(self) -> int:
+        """Deltas that wait for a snapshot."""
+        return len(self._buffer)
+
+    def take(self, event: BookSnapshot | BookDelta) -> list[Event] | Broken | TooOld:
+        """Take what the stream says."""
+        try:
+            return (
+                self.snapshot(event, fetched=False) if isinstance(event, BookSnapshot) else self.delta(event)
+            )
+        except ValueError as e:
+            self.reset()
+            return Broken(f"a level is not made of numbers ({e})")
+
+    def snapshot(self, event: BookSnapshot, *, fetched: bool | None = None) -> list[Event] | Broken | TooOld:
+        """Take a snapshot, and the deltas that were waiting for it.
+
+        Args:
+            fetched: It came by REST, so that it may be older or newer than where the stream stands; None if
+                it came as the rule says.
+        """
+        if fetched is None:
+            fetched = self.rule.source is Source.REST
         if (
             self.standing is Standing.LIVE
-            and self.rule.source is Source.REST
+            and fetched
             and self.sequence is not None
             and event.sequence is not None
             and event.sequence <= self.sequence
         ):
             return []
         buffered, self._buffer = self._buffer, []
+        if not fetched:
+            buffered = []  # the stream itself begins anew here
+        self._fetched = fetched
         self.book.load(event.bids, event.asks)
         self.sequence = event.sequence
         self._joined = False
@@ -186,7 +217,7 @@ class BookSync:
     def delta(self, event: BookDelta) -> list[Event] | Broken | TooOld:
         """Take a delta: publish it, buffer it, drop it, or find that one is missing before it."""
         if self.standing is Standing.WAITING:
-            if self.rule.source is Source.REST:
+            if self._buffers:
                 self._buffer.append(event)
                 if len(self._buffer) > self.MAX_BUFFERED:
                     del self._buffer[: self.MAX_BUFFERED // 10]
@@ -194,8 +225,13 @@ class BookSync:
         verdict = self._judge(event)
         if verdict is Verdict.STALE:
             self.stale += 1
-            return []
-        if verdict is Verdict.GAP and not self._joined and self.rule.source is Source.REST:
+            self._stale_in_row += 1
+            if self._stale_in_row < self.MAX_STALE:
+                return []
+            self.reset()
+            return Broken(f"{self.MAX_STALE} updates in a row are older than the book")
+        self._stale_in_row = 0
+        if verdict is Verdict.GAP and not self._joined and self._fetched:
             self.reset()
             self._buffer = [event]
             return TooOld()
@@ -203,7 +239,7 @@ class BookSync:
         wrong = self._take(event, verdict)
         if wrong is not None:
             self.reset()
-            if verdict is Verdict.GAP and self.rule.source is Source.REST:
+            if verdict is Verdict.GAP and self._buffers:
                 # The stream itself goes on: what comes from here is joined to the next snapshot.
                 self._buffer = [event]
                 return Broken(
@@ -243,7 +279,7 @@ class BookSync:
         return self._wrong(delta.checksum)
 
     def _wrong(self, checksum: int | None) -> Broken | None:
-        if self.book.crossed:
+        if self.book.crossed and not self.rule.may_cross:
             return Broken("the best bid reaches the best ask")
         rule = self.rule
         if rule.checksum is not None and checksum is not None:

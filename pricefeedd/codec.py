@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -54,7 +54,9 @@ class Opening:
     Attributes:
         path: Path and query, joined by hand to the endpoint's URL.
         headers: Sent with the handshake or the request.
-        subscribed: The streams are named in the path, so no subscribe frames follow and no acks come.
+        subscribed: The streams are named in the path, so no subscribe frames follow. On a feed with
+            `Ack.NONE` they count as accepted; on one with `Ack.STREAM` the data must show them, by an
+            `Accepted` with `complete`, and what it does not show was refused without a word.
     """
 
     path: str
@@ -88,14 +90,18 @@ class Refused:
     Attributes:
         reason: The venue's words.
         request_id: The id of our request, when echoed. With no `streams`, all of that request are meant.
+            With neither, the only request that waits for its answer is meant.
         streams: Names of the refused streams, when they can be told.
-        others_lost: The rest of the same request was dropped with them and must be asked for again.
+        others_lost: The rest of the same request was dropped with them and must be asked for again. Without
+            `streams` none of it is bad, and all that waits is asked for again.
+        retry_after_s: It may pass: to be asked for again after this time. None for a definite no.
     """
 
     reason: str
     request_id: int | None = None
     streams: tuple[str, ...] = ()
     others_lost: bool = False
+    retry_after_s: float | None = None
 
 
 @attrs.frozen
@@ -126,7 +132,7 @@ class Failed:
 
 @attrs.frozen
 class Count:
-    """The venue's count of the frames on this connection; it grows by one, or frames were lost."""
+    """The venue's count of the frames on this connection: it grows by one, or frames were lost."""
 
     number: int
 
@@ -154,6 +160,10 @@ class Codec(Protocol):
 
     def streams(self, channel: str, instrument: Instrument) -> Sequence[Stream]:
         """Return the venue's streams that bring `channel` for `instrument`; none if it does not offer it.
+
+        One stream may serve many instruments (OKX's liquidations by kind of contract): it is subscribed once.
+        Never asked for minutes that are built from ticks, nor for an instrument with `alias_of`: the core
+        asks for the channel, or for the instrument, that they are made of.
 
         A private channel is asked for with the account's instruments left aside: `instrument` then is a
         placeholder and only `channel` counts.
@@ -249,6 +259,17 @@ class BaseCodec:
 
 # --- Tools for codecs -------------------------------------------------------------------------------------
 
+#: What it may raise to take parsed data apart that is not what the venue documents: to be told as DecodeError.
+#: Parsers of JSON with exceptions of their own add those (`msgspec.MsgspecError`).
+BAD_DATA: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
 
 def gunzip(frame: bytes, *, limit: int = 32 << 20) -> bytes:
     """Return the text inside a gzip member.
@@ -309,3 +330,53 @@ def plain_decimal(text: str) -> str:
     if point >= len(digits):
         return f"{sign}{(digits + '0' * (point - len(digits))).lstrip('0') or '0'}"
     return f"{sign}{digits[:point]}.{digits[point:]}"
+
+
+# JSON of the wrong shape must end in these, before anybody reckons with it: a text times 1 000 000 is 13 MB.
+
+
+def decimal_text(text: str) -> str:
+    """Return a number without a sign as plain decimal text; nearly always that is the text itself.
+
+    Raises:
+        TypeError, ValueError, AttributeError: It is no text, or no such number.
+    """
+    if text.replace(".", "", 1).isdecimal() and text.isascii():
+        return text
+    plain = plain_decimal(text)
+    if not (plain.replace(".", "", 1).isdecimal() and plain.isascii()):
+        raise ValueError(f"not a decimal text: {text!r}")
+    return plain
+
+
+def integer(value: Any) -> int:
+    """Return an integer, which a flag is not.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if type(value) is not int:
+        raise TypeError(f"not an integer: {value!r}")
+    return value
+
+
+def ns_of_ms(value: Any) -> int:
+    """Return a time in integer milliseconds as nanoseconds.
+
+    Raises:
+        TypeError: It is no integer.
+    """
+    if type(value) is not int:
+        raise TypeError(f"not a time in ms: {value!r}")
+    return value * 1_000_000
+
+
+def row_list(value: Any) -> list[Any]:
+    """Return the rows of an answer.
+
+    Raises:
+        TypeError: It is not a list.
+    """
+    if type(value) is not list:
+        raise TypeError(f"not a list of rows: {str(value)[:80]}")
+    return value

@@ -51,6 +51,8 @@ Level = Sequence[str]
 PUBLIC_CHANNELS = ("trade", "quote", "ticker", "candle_1m", "book", "price", "liquidation")
 PRIVATE_CHANNELS = ("order", "execution", "position", "balance")
 CHANNELS = PUBLIC_CHANNELS + PRIVATE_CHANNELS
+#: Made here of `candle_1m`, wherever there is that.
+DERIVED_CHANNELS = ("candle_5m", "candle_15m", "candle_1h", "candle_4h", "candle_1d")
 
 
 @attrs.define(kw_only=True)
@@ -62,7 +64,8 @@ class Event:
         instrument: Our name, such as `BTC-USDT`.
         venue_time_ns: The venue's clock; None if it sent none.
         received_ns: Our clock when the frame arrived.
-        origin: Live from the stream, backfilled by REST, replayed from a file, or derived by us.
+        origin: Live from the stream; backfilled by REST, or by the rows of the past that some venues send at
+            the start of a stream; replayed from a file; or derived by us.
     """
 
     channel: ClassVar[str] = ""
@@ -83,6 +86,7 @@ class Trade(Event):
         price: Quote currency per one base unit.
         size: Always positive; base units, or contracts where the instrument is sized in contracts.
         aggressor: Side of the order that took liquidity; None if the venue does not say.
+        fills: Fills that the venue merged into this one. Where ids are consecutive they end with `id`.
     """
 
     channel: ClassVar[str] = "trade"
@@ -91,6 +95,7 @@ class Trade(Event):
     price: str
     size: str
     aggressor: Side | None
+    fills: int = 1
 
 
 @attrs.define(kw_only=True)

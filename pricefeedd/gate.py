@@ -6,11 +6,18 @@ says in `wants` what should be fetched.
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+
+import attrs
 
 from pricefeedd.book_line import BookLine
 from pricefeedd.candle_line import CandleLine
+from pricefeedd.candles import INTERVALS
+from pricefeedd.derive import Derivations, LongMaker, TopicKey, maker_for
 from pricefeedd.events import AccountEvent, BookSnapshot, Candle, Event, Liquidation, State, Trade
+from pricefeedd.instruments import Instrument
 from pricefeedd.lines import (
     Context,
     KeyedLine,
@@ -21,22 +28,65 @@ from pricefeedd.lines import (
     Want,
     WantCandles,
 )
-from pricefeedd.stats import Histogram
+from pricefeedd.stats import BadFrame, Histogram
 from pricefeedd.trade_line import TradeLine
-
-TopicKey = tuple[str, str]
 
 
 class Gate:
-    """All lines of one market of one venue."""
+    """All lines of one market of one venue.
+
+    Attributes:
+        past: Events of the lines that were forgotten, by channel.
+    """
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self.derivations = Derivations()
+        self.past: Counter[str] = Counter()
         self._lines: dict[str, dict[str, Line[Event]]] = {}
+        self._refused: dict[TopicKey, Line[Event]] = {}
 
     def __iter__(self) -> Iterator[Line[Event]]:
         for lines in self._lines.values():
             yield from lines.values()
+        yield from self._refused.values()
+
+    def expect_made(
+        self, chain: Sequence[str], instrument: Instrument, *, owes_within_s: float | None = None
+    ) -> list[Line[Event]]:
+        """Begin to let a topic through, and what it is made of; return the lines, the topic's own first.
+
+        What is only needed for another topic is not published until `show` says so.
+
+        Args:
+            chain: The channel, the one that it is made of, and so on, as from `derive.sources`.
+        """
+        lines: list[Line[Event]] = []
+        for channel in reversed(chain):
+            known = self.line(channel, instrument.name)
+            made = known or self.expect(channel, instrument.name, owes_within_s=owes_within_s)
+            if known is None:
+                self.derivations.hide((channel, instrument.name))
+                if lines:
+                    self._make(made, lines[0], instrument)
+            lines.insert(0, made)
+        for line, source in itertools.pairwise(lines):
+            if isinstance(source, CandleLine) and line.channel != "candle_1m":
+                source.reach_back(INTERVALS[line.channel.removeprefix("candle_")])
+        return lines
+
+    def _make(self, line: Line[Event], source: Line[Event], instrument: Instrument) -> None:
+        """Begin to make a line's events of another line's."""
+        maker = maker_for(line, source, instrument)
+        self.derivations.add((source.channel, instrument.name), maker)
+        if isinstance(maker, LongMaker) and isinstance(source, CandleLine) and source.closed_ns is not None:
+            want = maker.begin_behind(source.closed_ns)
+            if want is not None:
+                self.context.wants.append(want)
+
+    def derive(self, events: list[Event]) -> list[Event]:
+        """Return what is to be published of one turn's events: see `derive`."""
+        return self.derivations.run(events) if self.derivations else events
 
     def expect(self, channel: str, instrument: str, *, owes_within_s: float | None = None) -> Line[Event]:
         """Begin to let a topic through; return its line."""
@@ -47,18 +97,29 @@ class Gate:
             line.owes_within_s = owes_within_s
         return line
 
-    def forget(self, channel: str, instrument: str) -> None:
-        """Let a topic through no longer."""
+    def forget(self, channel: str, instrument: str, source: str | None = None) -> None:
+        """Let a topic through no longer, nor make it of the channel that is its source."""
+        topic = (channel, instrument)
+        line = self.line(channel, instrument)
+        if line is not None:
+            self.past[channel] += line.count
+        self.derivations.forget(topic, line, None if source is None else (source, instrument))
         self._lines.get(channel, {}).pop(instrument, None)
+        self._refused.pop(topic, None)
 
     def line(self, channel: str, instrument: str) -> Line[Event] | None:
         """Return the line of a topic; None if it is not expected."""
-        return self._lines.get(channel, {}).get(instrument)
+        return self._lines.get(channel, {}).get(instrument) or self._refused.get((channel, instrument))
 
-    def book(self, instrument: str) -> BookSnapshot | None:
-        """Return the present book of an instrument; None while there is none."""
+    def book(self, instrument: str, name: str = "") -> BookSnapshot | None:
+        """Return the present book of an instrument; None while there is none.
+
+        Args:
+            name: To be put on it, in place of the instrument's own.
+        """
         line = self.line("book", instrument)
-        return line.current() if isinstance(line, BookLine) else None
+        book = line.current() if isinstance(line, BookLine) else None
+        return book if book is None or name in ("", instrument) else attrs.evolve(book, instrument=name)
 
     def take_wants(self) -> list[Want]:
         """Return what should be fetched, and forget it."""
@@ -68,8 +129,12 @@ class Gate:
 
     # --- what came ------------------------------------------------------------------------------------
 
-    def admit(self, events: Iterable[Event], out: list[Event]) -> None:
-        """Let events of one batch through. Topics that nobody expects are passed over."""
+    def admit(self, events: Iterable[Event], out: list[Event], carrier: int = 0) -> None:
+        """Let events of one batch through. Topics that nobody expects are passed over.
+
+        Args:
+            carrier: The connection that brought them.
+        """
         lines = self._lines
         event = None
         for event in events:
@@ -79,8 +144,18 @@ class Gate:
                 if not isinstance(event, AccountEvent):
                     continue
                 line = self.expect(event.kind, event.instrument)
-            line.admit(event, out)
+            try:
+                line.admit(event, out, carrier)
+            except ValueError as e:
+                # A codec hands texts through unread; one that should be a number is none.
+                shown = repr(event).encode()[:2000]
+                bad = BadFrame(at_ns=event.received_ns, feed=line.channel, reason=repr(e), frame=shown)
+                self.context.stats.misunderstood(bad)
         if event is not None and event.venue_time_ns is not None:
+            clock = self.context.clock
+            if event.venue_time_ns > clock.by_carrier.get(carrier, 0):
+                clock.by_carrier[carrier] = event.venue_time_ns
+                clock.latest_ns = max(clock.latest_ns, event.venue_time_ns)
             # One per batch is enough to know the latency, and costs nothing per event.
             latency = self.context.stats.latency
             histogram = latency.get(event.channel)
@@ -91,9 +166,26 @@ class Gate:
     def accepted(self, carrier: int, topics: Iterable[TopicKey], now_ns: int, out: list[Event]) -> None:
         """Note that a connection brings these topics from now on."""
         for channel, instrument in topics:
+            refused = self._refused.pop((channel, instrument), None)
+            if refused is not None:
+                self._lines[channel][instrument] = refused
             line = self.line(channel, instrument)
             if line is not None:
                 line.accepted(carrier, now_ns, out)
+
+    def refused(
+        self, topics: Iterable[TopicKey], reason: str, now_ns: int, out: list[Event], *, final: bool
+    ) -> None:
+        """Note that the venue will not bring these topics.
+
+        Some venues send a last frame of what they refused: after a final no it is passed over.
+        """
+        for channel, instrument in topics:
+            line = self.line(channel, instrument)
+            if line is not None and not line.carriers:
+                line.say(State.DOWN, reason, now_ns, out)
+                if final and self._lines[channel].pop(instrument, None) is not None:
+                    self._refused[channel, instrument] = line
 
     def lost(
         self,
@@ -105,11 +197,13 @@ class Gate:
         *,
         state: State = State.CONNECTING,
     ) -> None:
-        """Note that a connection brings these topics no longer."""
-        for channel, instrument in topics:
-            line = self.line(channel, instrument)
-            if line is not None:
-                line.lost(carrier, state, reason, now_ns, out)
+        """Note that a connection is gone, which brought or should have brought these topics."""
+        self.context.clock.by_carrier.pop(carrier, None)
+        told = set(topics)
+        for lines in self._lines.values():  # what was refused stays so
+            for line in lines.values():
+                if carrier in line.carriers or (line.channel, line.instrument) in told:
+                    line.lost(carrier, state, reason, now_ns, out)
 
     def tick(self, now_ns: int, out: list[Event]) -> None:
         """Look at the clock, about once a second."""
@@ -120,6 +214,7 @@ class Gate:
         """Note that the wall clock jumped."""
         for line in self:
             line.shift(by_ns)
+        self.derivations.shift(by_ns)
 
     # --- what was fetched -----------------------------------------------------------------------------
 
@@ -129,8 +224,10 @@ class Gate:
         if isinstance(line, BookLine):
             line.fetched(book, now_ns, out)
 
-    def trades_fetched(self, instrument: str, trades: Sequence[Trade], now_ns: int, out: list[Event]) -> None:
-        """Take trades that were wanted; none if they could not be had."""
+    def trades_fetched(
+        self, instrument: str, trades: Sequence[Trade] | None, now_ns: int, out: list[Event]
+    ) -> None:
+        """Take trades that were wanted; None if they could not be had."""
         line = self.line("trade", instrument)
         if isinstance(line, TradeLine):
             line.filled(trades, now_ns, out)
@@ -139,6 +236,11 @@ class Gate:
         self, want: WantCandles, candles: Sequence[Candle] | None, now_ns: int, out: list[Event]
     ) -> None:
         """Take candles that were wanted; None if they could not be had."""
+        if want.channel != "candle_1m":
+            maker = self.derivations.maker(("candle_1m", want.instrument), want.channel)
+            if isinstance(maker, LongMaker):
+                maker.caught_up(candles, out)
+            return
         line = self.line("candle_1m", want.instrument)
         if isinstance(line, CandleLine):
             line.filled(want, candles, now_ns, out)
@@ -167,6 +269,8 @@ def line_for(channel: str, instrument: str, context: Context) -> Line[Event]:
         made = BookLine(channel, instrument, context)
     elif channel == "price":
         made = PriceLine(channel, instrument, context)
+    elif channel.startswith("candle_"):
+        made = Line(channel, instrument, context)
     elif channel == "liquidation":
         made = KeyedLine(channel, instrument, context, _liquidation_key)
     else:

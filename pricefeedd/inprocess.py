@@ -22,7 +22,7 @@ from pricefeedd.events import Event
 from pricefeedd.instruments import Directory
 from pricefeedd.lanes import Lanes
 from pricefeedd.loader import Plugins, load_plugins
-from pricefeedd.mailbox import Message
+from pricefeedd.message import Message
 from pricefeedd.runtime import Surroundings, VenueRuntime
 from pricefeedd.session import Tap
 from pricefeedd.stats import Stats

@@ -117,12 +117,15 @@ class InstrumentMap:
         self.market = market
         self._by_name: dict[str, Instrument] = {}
         self._by_symbol: dict[str, Instrument] = {}
+        self._by_rest_symbol: dict[str, Instrument] = {}
         self._folded: dict[str, Instrument | None] = {}
         for instrument in instruments:
             # A name that two symbols claim stays with the first: venues list the canonical one first.
             self._by_name.setdefault(instrument.name, instrument)
             self._by_symbol.setdefault(instrument.symbol, instrument)
-        for spelling, instrument in [*self._by_name.items(), *self._by_symbol.items()]:
+            self._by_rest_symbol.setdefault(instrument.rest_symbol, instrument)
+        known_by = (self._by_name, self._by_symbol, self._by_rest_symbol)
+        for spelling, instrument in [item for spellings in known_by for item in spellings.items()]:
             folded = spelling.casefold()
             known = self._folded.setdefault(folded, instrument)
             if known is not instrument and known is not None and known.symbol != instrument.symbol:
@@ -135,23 +138,43 @@ class InstrumentMap:
         return iter(self._by_symbol.values())
 
     def find(self, spelling: str) -> Instrument:
-        """Return the instrument by our name or the venue's symbol.
+        """Return the instrument by our name, or the venue's symbol on its streams or in REST.
 
         Raises:
             UnknownInstrumentError: There is none, or the spelling fits several.
         """
-        found = self._by_name.get(spelling) or self._by_symbol.get(spelling)
-        found = found or self._folded.get(spelling.casefold())
+        found = self.get(spelling)
         if found is None:
             raise UnknownInstrumentError(
                 spelling, self.suggest(spelling), where=f"{self.venue} {self.market}"
             )
         return found
 
+    def get(self, spelling: str) -> Instrument | None:
+        """Return the same; None, and at once, if there is none: `find` looks for similar names, which takes long."""
+        found = self._by_name.get(spelling) or self._by_symbol.get(spelling)
+        found = found or self._by_rest_symbol.get(spelling)
+        return found or self._folded.get(spelling.casefold())
+
+    def knows(self, spelling: str) -> bool:
+        """Return whether any instrument goes by that, or several do."""
+        return spelling.casefold() in self._folded
+
+    def by_name(self, name: str) -> Instrument | None:
+        """Return the instrument with exactly our name; None if there is none."""
+        return self._by_name.get(name)
+
+    def by_symbol(self, symbol: str) -> Instrument | None:
+        """Return the instrument with exactly this symbol; None if there is none."""
+        return self._by_symbol.get(symbol)
+
     def suggest(self, spelling: str, count: int = 3) -> list[str]:
         """Return the nearest names that exist, best first."""
         folded = spelling.casefold()
-        near = difflib.get_close_matches(folded, self._folded, n=count, cutoff=0.6)
+        # Among thousands this takes tens of milliseconds, and nearly always what is meant begins the same.
+        alike = [known for known in self._folded if known[:2] == folded[:2]]
+        near = difflib.get_close_matches(folded, alike, n=count, cutoff=0.6)
+        near = near or difflib.get_close_matches(folded, self._folded, n=count, cutoff=0.6)
         names = [found.name for key in near if (found := self._folded[key]) is not None]
         return list(dict.fromkeys(names))
 

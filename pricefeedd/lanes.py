@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 import trio
 
-from pricefeedd.bus import Bus, Pattern
-from pricefeedd.mailbox import Message, Notice
+from pricefeedd.bus import Bus
+from pricefeedd.message import Message, Notice
+from pricefeedd.topic import Pattern
 
 
 class Lanes:

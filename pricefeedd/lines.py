@@ -7,9 +7,10 @@ to fetch, and modules of their own; the lines here only tell news from what is k
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable, Iterable
+from typing import ClassVar, Generic, TypeVar
 
 import attrs
 
@@ -29,6 +30,9 @@ from pricefeedd.stats import MarketStats
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
 
+#: A quote whose number goes back while the venue's clock went on by this much: the venue began to count anew.
+RENUMBERED_NS = 1_000_000_000
+
 #: Ticks with data before a stream's pace is believed.
 LEARN_TICKS = 20
 
@@ -37,28 +41,35 @@ LEARN_TICKS = 20
 class WantBook:
     """A snapshot is needed. `late` is how many came too old already, in a row."""
 
+    channel: ClassVar[str] = "book"
     instrument: str
     late: int = 0
 
 
 @attrs.frozen(kw_only=True)
 class WantTrades:
-    """The trades strictly between two ids are missing."""
+    """The trades strictly between two ids are missing; or, without ids, those between two times may be."""
 
+    channel: ClassVar[str] = "trade"
     instrument: str
-    after_id: str
-    before_id: str
+    after_id: str | None
+    before_id: str | None
     from_ns: int
     to_ns: int
 
 
 @attrs.frozen(kw_only=True)
 class WantCandles:
-    """The minutes that open in [start_ns, end_ns] are missing."""
+    """The minutes that open in [start_ns, end_ns] are missing.
+
+    Attributes:
+        channel: Whose they are: the minutes' own line, or a longer interval that begins in its middle.
+    """
 
     instrument: str
     start_ns: int
     end_ns: int
+    channel: str = "candle_1m"
 
 
 @attrs.frozen(kw_only=True)
@@ -73,6 +84,26 @@ class WantResubscribe:
 Want = WantBook | WantTrades | WantCandles | WantResubscribe
 
 
+@attrs.define
+class VenueClock:
+    """How far the venue's time has come, by what it sent for a market.
+
+    Attributes:
+        latest_ns: The newest time in any event or answer; 0 before the first.
+        by_carrier: The newest time in an event, by the connection that brought it.
+    """
+
+    latest_ns: int = 0
+    by_carrier: dict[int, int] = attrs.field(factory=dict)
+
+    def shown_by(self, carriers: Iterable[int]) -> int:
+        """Return the newest time that came over one of these connections; 0 if none did.
+
+        A stream that shares a connection with later events has nothing more to say of the time before them.
+        """
+        return max((self.by_carrier.get(carrier, 0) for carrier in carriers), default=0)
+
+
 @attrs.frozen(kw_only=True)
 class Context:
     """What all lines of a market share."""
@@ -85,6 +116,7 @@ class Context:
     backfill_after_s: float = 3.0
     dedupe_window_s: float = 120.0
     dedupe_entries: int = 10_000
+    clock: VenueClock = attrs.field(factory=VenueClock)
 
 
 class Seen:
@@ -97,6 +129,11 @@ class Seen:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def since(self, at_ns: int) -> frozenset[Hashable]:
+        """Return the keys that were seen at that time or later."""
+        newest = itertools.takewhile(lambda item: item[1] >= at_ns, reversed(self._keys.items()))
+        return frozenset(key for key, _ in newest)
 
     def again(self, key: Hashable, now_ns: int) -> bool:
         """Return whether the key was seen before, and remember it."""
@@ -175,6 +212,11 @@ class Line(Generic[E]):
             return
         self.state = state
         self.reason = reason
+        self.tell(now_ns, out)
+
+    def tell(self, now_ns: int, out: list[Event]) -> None:
+        """Tell readers what may be believed, changed or not."""
+        self.reason = self.reason or ""
         out.append(
             Status(
                 venue=self.context.venue,
@@ -182,15 +224,19 @@ class Line(Generic[E]):
                 received_ns=now_ns,
                 origin=Origin.DERIVED,
                 topic_channel=self.channel,
-                state=state,
-                reason=reason,
+                state=self.state,
+                reason=self.reason,
             )
         )
 
     # --- data -----------------------------------------------------------------------------------------
 
-    def admit(self, event: E, out: list[Event]) -> None:
-        """Let an event through to `out`, once and in order, or not."""
+    def admit(self, event: E, out: list[Event], carrier: int = 0) -> None:
+        """Let an event through to `out`, once and in order, or not.
+
+        Args:
+            carrier: The connection that brought it.
+        """
         self.count += 1
         out.append(event)
 
@@ -276,13 +322,14 @@ class QuoteLine(Line[Quote]):
     def __init__(self, channel: str, instrument: str, context: Context) -> None:
         super().__init__(channel, instrument, context)
         self._sequence = -1
+        self._venue_ns: int | None = None
         self._last: tuple[str | None, ...] = ()
 
     def end(self) -> None:
         """Forget the sequence: the venue may count anew."""
         self._sequence = -1
 
-    def admit(self, event: Quote, out: list[Event]) -> None:
+    def admit(self, event: Quote, out: list[Event], carrier: int = 0) -> None:
         """Let a quote through if it is news."""
         self.count += 1
         sequence = event.sequence
@@ -293,10 +340,16 @@ class QuoteLine(Line[Quote]):
                 return
             self._last = content
         else:
+            at_ns = event.venue_time_ns
             if sequence <= self._sequence:
-                self.duplicate()
-                return
+                # A number far too low that is clearly later: the venue counts anew after maintenance.
+                known_ns = self._venue_ns
+                later = at_ns is not None and known_ns is not None and at_ns - known_ns >= RENUMBERED_NS
+                if sequence == self._sequence or not later:
+                    self.duplicate()
+                    return
             self._sequence = sequence
+            self._venue_ns = at_ns
         out.append(event)
 
 
@@ -319,7 +372,7 @@ class TickerLine(Line[Ticker]):
         """Forget what was merged: it is old."""
         self._whole = None
 
-    def admit(self, event: Ticker, out: list[Event]) -> None:
+    def admit(self, event: Ticker, out: list[Event], carrier: int = 0) -> None:
         """Let a ticker through, completed with what was known before."""
         self.count += 1
         if event.partial:
@@ -344,7 +397,7 @@ class PriceLine(Line[Price]):
         """Forget the slot: the oracle may count anew."""
         self._slot = -1
 
-    def admit(self, event: Price, out: list[Event]) -> None:
+    def admit(self, event: Price, out: list[Event], carrier: int = 0) -> None:
         """Let a price through if its slot is new."""
         self.count += 1
         if event.slot is not None:
@@ -363,7 +416,7 @@ class KeyedLine(Line[E]):
         self._key = key
         self._seen = Seen(context.dedupe_window_s, context.dedupe_entries)
 
-    def admit(self, event: E, out: list[Event]) -> None:
+    def admit(self, event: E, out: list[Event], carrier: int = 0) -> None:
         """Let an event through once."""
         self.count += 1
         if self._seen.again(self._key(event), event.received_ns):

@@ -11,112 +11,15 @@ While the reader keeps up nothing is replaced: messages lie in a plain list unti
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
 
-import orjson
-
-from pricefeedd import wire
-from pricefeedd.events import BookDelta, BookSnapshot, Candle, Event, Liquidation, Price, Quote, Ticker, Trade
-
-
-class Lane(IntEnum):
-    """How a message waits for a reader that lags."""
-
-    EVENT = 0
-    STATE = 1
-    BOOK = 2
-
+from pricefeedd.message import Lane, Message, Notice, Owing, conflated, lost
 
 #: Names of this module: looking a member up on its enum costs as much as the rest of `offer`.
 _EVENT, _STATE, _BOOK = Lane.EVENT, Lane.STATE, Lane.BOOK
 
-#: Lanes of the events whose class decides it and whose channel is their class's.
-LANES: dict[type[Event], Lane] = {
-    Trade: Lane.EVENT,
-    Liquidation: Lane.EVENT,
-    Quote: Lane.STATE,
-    Ticker: Lane.STATE,
-    Price: Lane.STATE,
-    BookSnapshot: Lane.BOOK,
-    BookDelta: Lane.BOOK,
-}
 
-
-def lane_of(event: Event) -> Lane:
-    """Return the lane of an event; a candle is state until it is closed."""
-    if type(event) is Candle:
-        return _EVENT if event.closed else _STATE
-    return LANES.get(type(event), _EVENT)
-
-
-class Message:
-    """One event with its topic and number, encoded once and framed once for all its readers.
-
-    Attributes:
-        lane: How it waits; looked up unless the maker knows it.
-    """
-
-    __slots__ = ("_frame", "_text", "event", "lane", "seq", "topic")
-
-    def __init__(self, topic: str, seq: int, event: Event, lane: Lane | None = None) -> None:
-        self.topic = topic
-        self.seq = seq
-        self.event = event
-        self.lane = lane_of(event) if lane is None else lane
-        self._text: bytes | None = None
-        self._frame: bytes | None = None
-
-    def __repr__(self) -> str:
-        return f"<Message {self.topic} #{self.seq} {self.event!r}>"
-
-    @property
-    def text(self) -> bytes:
-        """The message as JSON."""
-        text = self._text
-        if text is None:
-            text = self._text = wire.encode(self.topic, self.seq, self.event)
-        return text
-
-    @property
-    def frame(self) -> bytes:
-        """The message as one WebSocket text frame."""
-        frame = self._frame
-        if frame is None:
-            frame = self._frame = wire.frame(self.text)
-        return frame
-
-
-class Notice:
-    """Something that concerns one reader alone: it lagged, or lost events.
-
-    Attributes:
-        lost: Events lost; 0 where state was only conflated.
-    """
-
-    __slots__ = ("lost", "seq", "text", "topic")
-
-    def __init__(self, topic: str, seq: int, text: bytes, *, lost: int = 0) -> None:
-        self.topic = topic
-        self.seq = seq
-        self.text = text
-        self.lost = lost
-
-    @property
-    def frame(self) -> bytes:
-        """The notice as one WebSocket text frame."""
-        return wire.frame(self.text)
-
-
-def _conflated(topic: str, seq: int, dropped: int) -> Notice:
-    text = orjson.dumps({"type": "conflated", "topic": topic, "seq": seq, "data": {"dropped": dropped}})
-    return Notice(topic, seq, text)
-
-
-def _lost(topic: str, first: int, last: int, count: int) -> Notice:
-    data = {"reason": "slow reader", "from_seq": first, "to_seq": last, "recovered": 0, "missing": count}
-    return Notice(
-        topic, last, orjson.dumps({"type": "gap", "topic": topic, "seq": last, "data": data}), lost=count
-    )
+def _no_rest(_: bytes, sent: int) -> None:
+    """Stand for what a mailbox that sends nothing directly never calls."""
 
 
 class Mailbox:
@@ -125,39 +28,69 @@ class Mailbox:
     Attributes:
         fresh: Messages of the batch now being published; empty between batches.
         lagging: The reader has not taken what it was given before; from here on the lanes apply.
+        direct: Sends bytes to the reader at once and returns how many went; None unless `fresh` may go there just so,
+            as the frames of its messages.
+        rest: Called with the bytes that `direct` was given and how many went, if not all did; -1 if it is broken.
         conflated: Messages replaced by newer ones, since the beginning.
         lost: Events dropped, since the beginning.
         waiting_bytes: Bytes that wait in both lanes.
     """
+
+    __slots__ = (
+        "_book_bytes",
+        "_book_limit",
+        "_dirty",
+        "_dropped",
+        "_event_bytes",
+        "_limit",
+        "_owed",
+        "_passed_over",
+        "_snapshot",
+        "_waiting",
+        "conflated",
+        "direct",
+        "flush",
+        "fresh",
+        "lagging",
+        "lost",
+        "rest",
+    )
 
     def __init__(
         self,
         *,
         limit_bytes: int,
         snapshot: Callable[[str], Message | None],
-        on_fresh: Callable[[Mailbox], None],
+        flush: Callable[[], None],
+        dirty: list[Mailbox],
     ) -> None:
         """Make an empty mailbox.
 
         Args:
             limit_bytes: Bound of the event lane. Books may take an eighth of it before they conflate.
             snapshot: Returns the present book of a topic; called when one is owed.
-            on_fresh: Called when the first message of a batch lies in `fresh`.
+            flush: Called after each batch that put something into `fresh`; never waits and never raises.
+            dirty: Where mailboxes note themselves for that.
         """
         self.fresh: list[Message] = []
         self.lagging = False
         self.conflated = 0
         self.lost = 0
+        self.flush = flush
+        self.direct: Callable[[bytes], int] | None = None
+        self.rest: Callable[[bytes, int], None] = _no_rest
+        self._dirty = dirty
         self._limit = limit_bytes
         self._book_limit = limit_bytes // 8
         self._snapshot = snapshot
-        self._on_fresh = on_fresh
         self._waiting: dict[object, Message] = {}
         self._event_bytes = 0
         self._book_bytes = 0
-        self._replaced: dict[str, int] = {}
-        self._dropped: dict[str, tuple[int, int, int]] = {}
-        self._owed: dict[str, int] = {}
+        # The first number of each topic that was replaced by a newer one.
+        self._passed_over: dict[str, int] = {}
+        # Runs of lost events by topic: first and last number, and how many. State that waits may lie between.
+        self._dropped: dict[str, list[tuple[int, int, int]]] = {}
+        self._owed: dict[str, Owing | None] = {}
 
     @property
     def waiting_bytes(self) -> int:
@@ -172,10 +105,10 @@ class Mailbox:
     def offer(self, message: Message) -> None:
         """Hand the message over now; never waits."""
         if self.lagging:
-            self._keep(message)
+            self.keep(message)
         else:
             if not self.fresh:
-                self._on_fresh(self)
+                self._dirty.append(self)
             self.fresh.append(message)
 
     def lag(self) -> None:
@@ -183,7 +116,7 @@ class Mailbox:
         self.lagging = True
         fresh, self.fresh = self.fresh, []
         for message in fresh:
-            self._keep(message)
+            self.keep(message)
 
     def take(self) -> list[Message | Notice]:
         """Return all that waits, in order of arrival, with notices of what was lost or replaced."""
@@ -192,20 +125,38 @@ class Mailbox:
             self.fresh = []
             return fresh  # type: ignore[return-value]  # a list of Message read as one of Message | Notice
         out: list[Message | Notice] = []
-        out += [_lost(topic, *lost) for topic, lost in self._dropped.items()]
+        # Where the reader stands in topics of which something was passed over, and how much of that it knows.
+        at = {
+            topic: min([first, *(run[0] for run in self._dropped.get(topic, ()))]) - 1
+            for topic, first in self._passed_over.items()
+        }
+        untold = dict.fromkeys(at, 0)
         for message in self._waiting.values():
             topic = message.topic
-            if message.lane is _STATE and topic in self._replaced:
-                out.append(_conflated(topic, message.seq, self._replaced.pop(topic)))
+            while (runs := self._dropped.get(topic)) and runs[0][1] < message.seq:
+                first, last, count = runs.pop(0)
+                out.append(lost(topic, first, last, count))
+                if topic in at:
+                    untold[topic] += last - at[topic] - count
+                    at[topic] = last
+            if topic in at:
+                before = message.seq - 1 if message.previous is None else message.previous
+                dropped = before - at[topic] + untold[topic]
+                if dropped > 0:
+                    out.append(conflated(topic, message.seq, dropped))
+                    untold[topic] = 0
+                at[topic] = message.seq
             out.append(message)
-        for topic, dropped in self._owed.items():
-            book = self._snapshot(topic)
+        out += [lost(topic, *run) for topic, runs in self._dropped.items() for run in runs]
+        for topic, view in self._owed.items():
+            book = self._snapshot(topic) if view is None else view.snapshot()
             if book is not None:
-                out.append(_conflated(topic, book.seq, dropped))
+                if book.seq > at[topic]:
+                    out.append(conflated(topic, book.seq, book.seq - at[topic]))
                 out.append(book)
         self._waiting = {}
         self._dropped = {}
-        self._replaced = {}
+        self._passed_over = {}
         self._owed = {}
         self._event_bytes = self._book_bytes = 0
         return out
@@ -218,15 +169,17 @@ class Mailbox:
         for message in [m for m in self._waiting.values() if m.topic in gone]:
             self._remove(message)
         for topic in topics:
-            self._replaced.pop(topic, None)
+            self._passed_over.pop(topic, None)
             self._dropped.pop(topic, None)
             self._owed.pop(topic, None)
 
-    def _keep(self, message: Message) -> None:
+    def keep(self, message: Message) -> None:
+        """Let a message wait in its lane."""
         lane = message.lane
         if lane is _STATE:
-            if self._waiting.pop(message.topic, None) is not None:
-                self._replaced[message.topic] = self._replaced.get(message.topic, 0) + 1
+            replaced = self._waiting.pop(message.topic, None)
+            if replaced is not None:
+                self._passed_over.setdefault(message.topic, replaced.seq)
                 self.conflated += 1
             self._waiting[message.topic] = message
         elif lane is _EVENT:
@@ -240,7 +193,6 @@ class Mailbox:
     def _keep_book(self, message: Message) -> None:
         topic = message.topic
         if topic in self._owed:
-            self._owed[topic] += 1
             self.conflated += 1
             return
         self._waiting[message] = message
@@ -249,18 +201,37 @@ class Mailbox:
             queued = [m for m in self._waiting.values() if m.lane is _BOOK and m.topic == topic]
             for stale in queued:
                 self._remove(stale)
-            self._owed[topic] = len(queued)
+            self._owed[topic] = message.view
+            self._passed_over[topic] = queued[0].seq
             self.conflated += len(queued)
 
     def _drop_oldest_events(self) -> None:
-        for message in list(self._waiting.values()):
-            if self._event_bytes <= self._limit:
-                return
+        """Drop a tenth of the events, the oldest: to look for one with each that comes would cost more than they do."""
+        enough, size = self._limit - self._limit // 10, self._event_bytes
+        gone = []
+        for message in self._waiting.values():
+            if size <= enough:
+                break
             if message.lane is _EVENT:
-                self._remove(message)
-                first, _, count = self._dropped.get(message.topic, (message.seq, 0, 0))
-                self._dropped[message.topic] = (first, message.seq, count + 1)
-                self.lost += 1
+                gone.append(message)
+                size -= len(message.text)
+        for message in gone:
+            self._remove(message)
+            self._note_lost(message)
+        self.lost += len(gone)
+
+    def _note_lost(self, message: Message) -> None:
+        """Add an event to the last run of its topic, or begin another where something waits between the two."""
+        topic, seq = message.topic, message.seq
+        runs = self._dropped.setdefault(topic, [])
+        state = self._waiting.get(topic)
+        waiting = [state.seq] if state is not None else []
+        if message.topic.startswith("book:"):
+            waiting = [m.seq for m in self._waiting.values() if m.topic == topic]
+        runs.append((seq, seq, 1))
+        while len(runs) > 1 and not any(runs[-2][1] < number < runs[-1][0] for number in waiting):
+            (first, _, count), (_, last, more) = runs[-2:]
+            runs[-2:] = [(first, last, count + more)]
 
     def _remove(self, message: Message) -> None:
         if message.lane is _STATE:

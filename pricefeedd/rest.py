@@ -6,12 +6,14 @@ A plugin builds a `RestCall`; the runtime sends it within the venue's rate budge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
 import orjson
 
+from pricefeedd.codec import BAD_DATA
 from pricefeedd.errors import (
     ConnectError,
     DecodeError,
@@ -23,6 +25,9 @@ from pricefeedd.events import BookSnapshot, Candle, Trade
 from pricefeedd.instruments import Instrument
 
 T = TypeVar("T")
+
+#: OSError is a time that no date can have.
+_BAD_ROW: tuple[type[Exception], ...] = (*BAD_DATA, OSError)
 
 
 @attrs.frozen(kw_only=True)
@@ -107,6 +112,82 @@ class RateSignal:
     reset_after_s: float | None = None
 
 
+@attrs.frozen(kw_only=True)
+class TradeHole:
+    """Which trades are missing, where a venue numbers its trades: between two ids, or two times.
+
+    An id decides at its end of the hole; where there is none, the time does.
+
+    Attributes:
+        after: Id of the last trade before the hole; None if it is not known.
+        before: Id of the first trade behind the hole; None if it is not known.
+        from_ns: Where the hole begins if `after` is None, included; ns since the Unix epoch UTC.
+        to_ns: Where it ends if `before` is None, included.
+    """
+
+    instrument: Instrument
+    after: int | None
+    before: int | None
+    from_ns: int
+    to_ns: int
+
+    @classmethod
+    def between(
+        cls, instrument: Instrument, *, after_id: str | None, before_id: str | None, from_ns: int, to_ns: int
+    ) -> TradeHole:
+        """Return the hole that `Rest.trades` is asked about.
+
+        Raises:
+            ValueError: An id is not a number.
+        """
+        return cls(
+            instrument=instrument,
+            after=None if after_id is None else int(after_id),
+            before=None if before_id is None else int(before_id),
+            from_ns=from_ns,
+            to_ns=to_ns,
+        )
+
+    def holds(self, trade: Trade) -> bool:
+        """Return whether a trade is missing.
+
+        Raises:
+            ValueError: It lacks the id or the time that tells.
+        """
+        starts = _time_ns(trade) >= self.from_ns if self.after is None else _number(trade) > self.after
+        return starts and (
+            _time_ns(trade) <= self.to_ns if self.before is None else _number(trade) < self.before
+        )
+
+    def begins_with(self, trade: Trade) -> bool:
+        """Return whether no trade older than this one is missing.
+
+        Raises:
+            ValueError: It lacks the id or the time that tells.
+        """
+        return _time_ns(trade) < self.from_ns if self.after is None else _number(trade) <= self.after + 1
+
+    def ends_with(self, trade: Trade) -> bool:
+        """Return whether no trade newer than this one is missing.
+
+        Raises:
+            ValueError: It lacks the id or the time that tells.
+        """
+        return _time_ns(trade) > self.to_ns if self.before is None else _number(trade) + 1 >= self.before
+
+
+def _number(trade: Trade) -> int:
+    if trade.id is None:
+        raise ValueError("a trade without an id")
+    return int(trade.id)
+
+
+def _time_ns(trade: Trade) -> int:
+    if trade.venue_time_ns is None:
+        raise ValueError("a trade without a time")
+    return trade.venue_time_ns
+
+
 class Rest(Protocol):
     """The REST dialect of a venue. A method returns None for what the venue does not offer."""
 
@@ -169,3 +250,57 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return max(0.0, float(headers["retry-after"]))
     except (KeyError, ValueError):
         return None
+
+
+def venue_clock_ns(reply: HttpReply) -> int:
+    """Return when the venue answered, by its own Date header, to the second; by our clock where there is none.
+
+    What is over by now must not depend on how our clock goes. RFC 9110 section 6.6.1.
+    """
+    try:
+        return int(parsedate_to_datetime(reply.headers["date"]).timestamp()) * 1_000_000_000
+    except (KeyError, ValueError, OverflowError):
+        return reply.received_ns
+
+
+def checked(
+    read: Callable[[HttpReply], Page[T]], *, venue: str, also: tuple[type[Exception], ...] = ()
+) -> Callable[[HttpReply], Page[T]]:
+    """Return `read` with what it meets in a reply of the wrong shape told as DecodeError.
+
+    Args:
+        also: What else than `BAD_DATA` that may be: exceptions of the parser's own.
+    """
+    bad: tuple[type[Exception], ...] = (*BAD_DATA, *also)
+
+    def parse(reply: HttpReply) -> Page[T]:
+        try:
+            return read(reply)
+        except bad as e:
+            raise DecodeError(f"bad reply {reply.body[:120]!r} ({e!r})", venue=venue) from e
+
+    return parse
+
+
+def listed(rows: Iterable[Any], read: Callable[[Any], T | None], *, what: str, venue: str) -> list[T]:
+    """Return what `read` makes of each row of a list, such as of instruments.
+
+    A row that cannot be read is passed over, for one odd listing must not take the other thousand with it; so
+    is one of which `read` makes None.
+
+    Raises:
+        DecodeError: Some rows cannot be read, and none can.
+    """
+    found = []
+    problem: Exception | None = None
+    for row in rows:
+        try:
+            value = read(row)
+        except _BAD_ROW as e:
+            problem = e
+        else:
+            if value is not None:
+                found.append(value)
+    if problem is not None and not found:
+        raise DecodeError(f"no row of {what} can be read ({problem!r})", venue=venue)
+    return found

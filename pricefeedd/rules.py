@@ -41,10 +41,28 @@ class TradeIds(Enum):
 
 
 class CandleEnd(Enum):
-    """How a candle is known to be final: by the venue's own flag, or by the next one's appearance."""
+    """How a candle is known to be final.
+
+    FLAG: by the venue's own word. NEXT: by the appearance of the next one, as we knew it last. REST: the stream
+    never tells, nor all of it; each minute that is over is asked for.
+    """
 
     FLAG = "flag"
     NEXT = "next"
+    REST = "rest"
+
+
+class EmptyMinutes(Enum):
+    """What becomes of a minute without a trade.
+
+    SENT: the venue sends it like any other, so one that is not there was missed. FLAT: the venue sends
+    nothing; we publish it at the last close with volume 0, marked as derived. NONE: it does not exist, as
+    when an oracle's market is closed.
+    """
+
+    SENT = "sent"
+    FLAT = "flat"
+    NONE = "none"
 
 
 Link = Callable[[int, BookDelta], Verdict]
@@ -84,6 +102,10 @@ class BookRule:
 
     Attributes:
         source: Where the snapshot comes from. In-stream snapshots are taken at any time, whatever this says.
+        splice: The stream should begin with a snapshot; should it begin with a delta all the same, that is
+            joined to a snapshot by REST, by `joins`. Only for `Source.STREAM` with numbered deltas.
+        may_cross: The best bid may rightly reach the best ask, as in an auction or between two frames that
+            belong together. Where it may not, a crossed book is a sign of a lost message.
         joins: Judges the first delta on a snapshot that stands at a number: GAP means that the snapshot is
             older than the stream and must be fetched again.
         follows: Judges every later delta.
@@ -93,6 +115,8 @@ class BookRule:
     """
 
     source: Source
+    splice: bool = False
+    may_cross: bool = False
     joins: Link = contiguous
     follows: Link = contiguous
     depth: int | None = None
@@ -115,17 +139,29 @@ class CandleRule:
         end: How a candle is known to be final.
         grace_s: After the end of a minute the venue may take this long to send its final word.
         history_minutes: How far back REST reaches; None for no limit that matters.
+        empty: What becomes of a minute without a trade.
+        built_from: `trade` or `price` where the venue has no minutes on its streams: they are made of the
+            events of that channel, which the core subscribes by itself. A minute that was not seen from its
+            beginning, or in which something was lost, comes from REST.
     """
 
     end: CandleEnd = CandleEnd.FLAG
     grace_s: float = 2.0
     history_minutes: int | None = None
+    empty: EmptyMinutes = EmptyMinutes.SENT
+    built_from: str = ""
 
 
 @attrs.frozen(kw_only=True)
 class Rules:
-    """All rules of one market; None where the market has no such channel."""
+    """All rules of one market; None where the market has no such channel.
+
+    Attributes:
+        quote_from_book: The market has no stream of best bid and offer that is as good as its book: quotes are
+            the book's best levels.
+    """
 
     book: BookRule | None = None
     trade: TradeRule | None = None
     candle: CandleRule | None = None
+    quote_from_book: bool = False

@@ -19,15 +19,17 @@ import trio
 from pricefeedd import __version__, notify
 from pricefeedd.bus import Bus
 from pricefeedd.config import Config, SinkConfig
+from pricefeedd.demand import LINGER_S, Demands, Hold
 from pricefeedd.errors import ServiceAwayError
 from pricefeedd.events import Origin, State, Status
 from pricefeedd.instruments import Directory
 from pricefeedd.lanes import Lanes
 from pricefeedd.loader import Plugins
-from pricefeedd.mailbox import Message
+from pricefeedd.message import Message
 from pricefeedd.runtime import Surroundings, VenueRuntime
 from pricefeedd.stats import Stats
 from pricefeedd.supervisor import supervise
+from pricefeedd.topic import Pattern
 from pricefeedd.transport import Dialer, NetworkDialer
 from pricefeedd.web.app import create_app
 from pricefeedd.web.listen import serve
@@ -63,15 +65,24 @@ class Daemon:
         plugins: Plugins,
         *,
         now_ns: Callable[[], int] = time.time_ns,
+        linger_s: float = LINGER_S,
     ) -> None:
+        """Prepare a daemon.
+
+        Args:
+            linger_s: How long a topic that was subscribed on demand is served after its last reader.
+        """
         self.config = config
         self.plugins = plugins.records
         self.now_ns = now_ns
-        self.bus = Bus()
+        self.bus = Bus(history=config.web.history_events)
         self.directory = Directory()
         self.stats = Stats(started_ns=now_ns())
         self.runtimes: dict[str, VenueRuntime] = {}
         self.binds: list[str] = []
+        self._demands = {
+            name: Demands(venue, self.bus, linger_s=linger_s) for name, venue in config.venues.items()
+        }
         self._loaded = plugins
         self._stop = trio.Event()
 
@@ -83,6 +94,14 @@ class Daemon:
     def stop(self) -> None:
         """Begin to shut down."""
         self._stop.set()
+
+    def demand(self, channel: str, venue: str, instrument: str) -> Hold | None:
+        """Claim a topic that the configuration offers on demand, until the hold is released; None if it does not.
+
+        The topic is on the bus when this returns, and subscribed at the venue soon after.
+        """
+        demands = self._demands.get(venue)
+        return None if demands is None else demands.demand(channel, instrument)
 
     def describe(self) -> dict[str, Any]:
         """Return facts for `/status`."""
@@ -122,8 +141,11 @@ class Daemon:
                         await sourcing.start(self._signals, name="signals")
                     sourcing.start_soon(self._watchdog, name="watchdog")
                     sourcing.start_soon(self._source, dialer, name="venues")
+                    # What is there now stays. Of what comes little is ever in a cycle: to look for it as often as
+                    # Python does by default costs a reader that connects a sixth more.
                     gc.collect()
                     gc.freeze()
+                    gc.set_threshold(100_000, 50, 1_000)
                     task_status.started(self.binds)
                     notify.ready(f"serving on {', '.join(self.binds)}")
                     log.info("serving", binds=self.binds, version=__version__, epoch=self.epoch)
@@ -154,7 +176,9 @@ class Daemon:
 
     async def _run_venue(self, name: str, around: Surroundings) -> None:
         config = self.config.venues[name]
-        runtime = VenueRuntime(self._loaded.venues[config.plugin or name], config, around)
+        runtime = VenueRuntime(
+            self._loaded.venues[config.plugin or name], config, around, self._demands[name]
+        )
         self.runtimes[name] = runtime
         await runtime.run()
 
@@ -181,6 +205,9 @@ class Daemon:
     def _begin_sink(self, name: str, nursery: trio.Nursery) -> SinkLanes:
         config = self.config.sinks[name]
         sink = self._loaded.sinks[config.plugin or name]
+        for pattern in map(Pattern, config.topics):
+            if pattern.exact:  # a sink that names a topic reads it for as long as it runs
+                self.demand(pattern.channel, pattern.venue, pattern.instrument)
         lanes = SinkLanes(self.bus, config)
         run = partial(sink.run, config.settings, lanes)
         nursery.start_soon(partial(supervise, run, what="sink", name=name), name=f"sink:{name}")
@@ -230,6 +257,7 @@ async def _serve(
             admin_listen=web.admin_listen,
             tls=web.tls,
             max_clients=web.max_clients,
+            compression=web.compression,
             shutdown=stop.wait,
             task_status=task_status,
         )
@@ -243,17 +271,10 @@ async def _serve(
 def unserved(config: Config) -> list[str]:
     """Return the keys that ask for what this version does not do: they are told, never silently ignored."""
     found = []
-    if config.web.root_dialect != "native":
-        found.append("web.root_dialect")
-    if config.web.compression:
-        found.append("web.compression")
     if config.store is not None:
         found.append("store")
     if config.metrics.compat:
         found.append("metrics.compat")
     for name, venue in config.venues.items():
-        found += [
-            f"venues.{name}.subscribe[{i}].on_demand" for i, s in enumerate(venue.subscribe) if s.on_demand
-        ]
         found += [f"venues.{name}.accounts.{account}" for account in venue.accounts]
     return found

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 import attrs
 import structlog
 import trio
 
+from pricefeedd.backfill import allowed
 from pricefeedd.codec import (
     Accepted,
     Closing,
@@ -38,10 +40,16 @@ from pricefeedd.errors import (
     VenueError,
 )
 from pricefeedd.events import Event
+from pricefeedd.limits import Bucket
 from pricefeedd.stats import BadFrame, MarketStats
-from pricefeedd.subscriptions import StreamRefused, StreamsAccepted, Subscriptions, requests
+from pricefeedd.subscriptions import (
+    SUBSCRIBE_TRIES,
+    StreamRefused,
+    StreamsAccepted,
+    Subscriptions,
+)
 from pricefeedd.transport import Dialer, HandshakeRefusedError, Socket, open_event_stream, open_websocket
-from pricefeedd.venue import Account, Ack, Feed, Transport
+from pricefeedd.venue import Account, Ack, Budget, Feed, Transport
 
 log = structlog.get_logger("pricefeedd.session")
 
@@ -77,6 +85,7 @@ class Link:
         url: Base URL of the feed's endpoint.
         names: Our names by the venue's symbol.
         emit: Takes what the session says, and waits while there is no room.
+        bucket: What each of our subscribe frames draws 1 from; None for nothing.
         tap: Sees each frame, for recordings; None for none.
     """
 
@@ -90,6 +99,7 @@ class Link:
     now_ns: Callable[[], int]
     emit: Callable[[Item], Awaitable[None]]
     account: Account | None = None
+    bucket: Bucket | None = None
     tap: Tap | None = None
     patience_s: float = 30.0
 
@@ -106,19 +116,43 @@ class Session:
         settled: All streams were answered and data came, or nothing more is to be expected soon.
         retiring: The connection should be replaced soon: its lifetime ends, or the venue said so.
         silent: It ended because it was accepted and never brought anything.
+        opened: The venue took the connection.
+        over: The connection ended.
     """
 
-    def __init__(self, link: Link, streams: Iterable[Stream], *, path: str, patience: float = 1.0) -> None:
+    def __init__(
+        self,
+        link: Link,
+        streams: Iterable[Stream],
+        *,
+        path: str,
+        patience: float = 1.0,
+        suspects: Collection[str] = (),
+    ) -> None:
+        """Prepare a connection.
+
+        Args:
+            streams: What to subscribe.
+            patience: How many times longer than usual accepted streams may stay silent.
+            suspects: Names of streams that may be why earlier connections ended: asked for last, one by one.
+        """
         self.link = link
         self.carrier = next(_carriers)
         self.path = path
         self.opened = False
+        self.over = False
         self.flowing = trio.Event()
         self.settled = trio.Event()
         self.retiring = trio.Event()
         self.silent = False
         self._patience_s = link.patience_s * patience
         self._subscriptions = Subscriptions(self.carrier, venue=link.venue, feed=link.feed, streams=streams)
+        self._suspects = suspects
+        self._buckets = [] if link.bucket is None else [link.bucket]
+        if link.feed.requests_per_hour is not None:
+            self._buckets.append(
+                Bucket(Budget(name="requests", capacity=link.feed.requests_per_hour, per_s=3600, reserve=0))
+            )
         self._logged_in = trio.Event()
         self._count: int | None = None
         self._last_frame = 0.0
@@ -131,6 +165,46 @@ class Session:
         """End and begin these streams again, as soon as the venue's pace allows."""
         if self.link.feed.transport is Transport.WEBSOCKET:
             self._subscriptions.again(streams)
+
+    def add(self, streams: Iterable[Stream]) -> None:
+        """Carry these streams as well; a connection whose streams stand in its path is replaced for it."""
+        streams = tuple(streams)
+        if not streams:
+            return
+        if self.link.feed.transport is Transport.WEBSOCKET:
+            self._subscriptions.add(streams)
+        else:
+            self.retiring.set()
+
+    def drop(self, streams: Iterable[Stream]) -> None:
+        """Carry these streams no longer; a connection whose streams stand in its path is replaced for it."""
+        streams = tuple(streams)
+        if not streams:
+            return
+        if self.link.feed.transport is Transport.WEBSOCKET:
+            self._subscriptions.drop(streams)
+        else:
+            self.retiring.set()
+
+    def carry(self, streams: Iterable[Stream]) -> None:
+        """Carry just these streams, whatever was added and dropped meanwhile."""
+        wanted = {stream.name: stream for stream in streams}
+        now = self._subscriptions.streams
+        self.drop([stream for name, stream in now.items() if name not in wanted])
+        self.add([stream for name, stream in wanted.items() if name not in now])
+
+    def carries(self, stream: Stream) -> bool:
+        """Return whether this stream flows here: the venue accepted it, and the connection is open."""
+        return self.opened and not self.over and self._subscriptions.carries(stream)
+
+    def unanswered(self) -> list[str]:
+        """Return the names of the streams that were asked for and not answered."""
+        return self._subscriptions.unanswered()
+
+    @property
+    def accepting(self) -> bool:
+        """Whether the venue accepted anything on this connection."""
+        return self._subscriptions.accepted_at > float("-inf")
 
     def doom(self, reason: str) -> None:
         """End the session within a second: its data cannot be believed any more."""
@@ -146,7 +220,7 @@ class Session:
         """
         link, feed = self.link, self.link.feed
         account = link.account
-        wanted = list(self._subscriptions.wanted.values())
+        wanted = self._subscriptions.begin()
         opening = link.codec.open(feed, wanted, path=self.path, now_ns=link.now_ns(), account=account)
         connect = open_websocket if feed.transport is Transport.WEBSOCKET else open_event_stream
         try:
@@ -175,10 +249,10 @@ class Session:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, socket, name=f"read:{feed.name}:{self.carrier}")
                 nursery.start_soon(self._watch, socket, name=f"watch:{feed.name}:{self.carrier}")
-                nursery.start_soon(
-                    self._speak, socket, opening.subscribed, name=f"speak:{feed.name}:{self.carrier}"
-                )
+                speak = partial(self._speak, socket, wanted, subscribed=opening.subscribed)
+                nursery.start_soon(speak, name=f"speak:{feed.name}:{self.carrier}")
         finally:
+            self.over = True
             link.stats.connections -= 1
             if link.tap is not None:
                 link.tap("close", feed.name, self.carrier, b"")
@@ -219,8 +293,7 @@ class Session:
                 try:
                     said = decode(frame, feed=feed, names=names, received_ns=now_ns)
                 except DecodeError as e:
-                    stats.decode_errors += 1
-                    stats.bad_frames.append(
+                    stats.misunderstood(
                         BadFrame(at_ns=now_ns, feed=feed.name, reason=str(e), frame=frame[:2000])
                     )
                     continue
@@ -264,17 +337,21 @@ class Session:
                 self._subscriptions.accepted(signal, trio.current_time())
                 self._settle()
             case Refused():
-                self._subscriptions.refused(signal)
+                self._subscriptions.refused(signal, trio.current_time())
                 self._settle()
             case Closing(reason):
                 log.info("venue will close the connection", venue=venue, reason=reason)
                 self.retiring.set()
             case Count(number):
-                expected, self._count = self._count, number
-                if expected is not None and number != expected + 1:
+                last = self._count
+                if last is not None and number > last + 1:
                     raise SequenceGapError(
-                        f"frames lost: expected number {expected + 1}, got {number}", venue=venue
+                        f"frames lost: expected number {last + 1}, got {number}", venue=venue
                     )
+                if last is not None and number <= last:
+                    self.link.stats.duplicates += 1
+                else:
+                    self._count = number
             case Failed(reason, retry_after_s):
                 raise ConnectionLostError(reason, venue=venue, retry_after_s=retry_after_s)
             case LoggedIn():
@@ -288,22 +365,47 @@ class Session:
 
     # --- speaking --------------------------------------------------------------------------------------
 
-    async def _speak(self, socket: Socket, subscribed: bool) -> None:
-        """Log in, subscribe, and later resubscribe, at the venue's pace."""
+    async def _speak(self, socket: Socket, streams: Sequence[Stream], *, subscribed: bool) -> None:
+        """Log in, subscribe, and later resubscribe, at the venue's pace.
+
+        Args:
+            streams: What was wanted when the connection was opened.
+            subscribed: They stood in the path.
+        """
         link, feed = self.link, self.link.feed
         if feed.private and link.account is not None:
             await self._log_in(socket, link.account)
         subscriptions = self._subscriptions
-        wanted = tuple(subscriptions.wanted.values())
         if subscribed:
-            mine = subscriptions.taken(wanted)
-            self._settle()
-            await link.emit(StreamsAccepted(self.carrier, mine))
-        else:
-            for streams in requests(wanted, feed.streams_per_request):
-                await self._ask(socket, "subscribe", streams)
-        async for what, streams, tries in subscriptions.to_send:
-            await self._ask(socket, what, subscriptions.still_wanted(streams), tries)
+            wanted = subscriptions.in_path(streams)
+            if feed.ack is Ack.STREAM:
+                subscriptions.asked(0, wanted, SUBSCRIBE_TRIES, trio.current_time())
+            else:
+                mine = subscriptions.taken(wanted)
+                self._settle()
+                await link.emit(StreamsAccepted(self.carrier, mine))
+        elif self._suspects:
+            await self._ask_alone(socket)
+        async for what, asked, tries in subscriptions.to_send:
+            await subscriptions.room(feed.requests_in_flight)
+            if what == "changes":
+                await self._ask(socket, *subscriptions.change())
+            else:
+                await self._ask(socket, what, subscriptions.still_wanted(asked), tries)
+
+    async def _ask_alone(self, socket: Socket) -> None:
+        """Ask for what is trusted, and then for each suspect."""
+        subscriptions, feed = self._subscriptions, self.link.feed
+        subscriptions.begin(apart=self._suspects)
+        while True:
+            await subscriptions.room(feed.requests_in_flight)
+            what, part = subscriptions.change()
+            if not part:
+                break
+            await self._ask(socket, what, part)
+        for name in self._suspects:
+            await subscriptions.room(1)
+            await self._ask(socket, "subscribe", subscriptions.named(name))
 
     async def _log_in(self, socket: Socket, account: Account) -> None:
         link = self.link
@@ -328,6 +430,8 @@ class Session:
 
     async def _send_request(self, socket: Socket, what: str, streams: tuple[Stream, ...], tries: int) -> None:
         link, feed = self.link, self.link.feed
+        for bucket in self._buckets:
+            await allowed(partial(bucket.take, 1.0))
         request_id = self._subscriptions.next_id()
         make = link.codec.subscribe if what == "subscribe" else link.codec.unsubscribe
         frame = make(feed, streams, request_id=request_id, now_ns=link.now_ns(), account=link.account)

@@ -58,6 +58,8 @@ class MarketStats:
         lost: Events that stay lost, as far as they can be counted.
         resyncs: Books thrown away and made again.
         backfills: REST requests that filled candles or trades.
+        idle_ns: When nothing was asked of the venue last, because it is served on demand and nobody read;
+            None for never.
         last_message_ns: Wall clock of the newest frame; None before the first.
         breakers: State of the circuit breaker (`closed`, `open`, `half-open`), by endpoint.
         latency: From the venue's clock to ours, by channel.
@@ -80,6 +82,7 @@ class MarketStats:
     lost: int = 0
     resyncs: int = 0
     backfills: int = 0
+    idle_ns: int | None = None
     last_message_ns: int | None = None
     breakers: dict[str, str] = attrs.field(factory=dict)
     latency: dict[str, Histogram] = attrs.field(factory=dict)
@@ -94,13 +97,22 @@ class MarketStats:
         return "open" if "open" in states else "half-open" if "half-open" in states else "closed"
 
     def healthy(self, now_ns: int, *, silence_s: float = 60.0) -> bool:
-        """Return whether data flows: connected, no breaker open, and a frame within `silence_s`."""
-        return (
+        """Return whether data flows (connected, no breaker open, a frame within `silence_s`) or need not."""
+        return self.idle(now_ns, silence_s=silence_s) or (
             self.connections > 0
             and self.circuit_state != "open"
             and self.last_message_ns is not None
             and now_ns - self.last_message_ns < silence_s * 1e9
         )
+
+    def idle(self, now_ns: int, *, silence_s: float = 60.0) -> bool:
+        """Return whether nothing was asked of the venue within `silence_s`, so that no data is no fault."""
+        return self.idle_ns is not None and now_ns - self.idle_ns < silence_s * 1e9
+
+    def misunderstood(self, bad: BadFrame) -> None:
+        """Count a frame that could not be understood, and keep it to be looked at."""
+        self.decode_errors += 1
+        self.bad_frames.append(bad)
 
     def failed(self, reason: str, now_ns: int) -> None:
         """Note a failure."""
@@ -140,6 +152,11 @@ class Stats:
         self.readers = ReaderStats()
         self._markets: dict[tuple[str, str], MarketStats] = {}
 
+    @property
+    def changes(self) -> int:
+        """Counts up with each market that is new."""
+        return len(self._markets)
+
     def __iter__(self) -> Iterator[MarketStats]:
         return iter(self._markets.values())
 
@@ -150,7 +167,3 @@ class Stats:
         if found is None:
             found = self._markets[key] = MarketStats(venue=venue, market=market)
         return found
-
-    def forget(self, venue: str, market: str) -> None:
-        """Drop the counts of a market that is served no longer."""
-        self._markets.pop((venue, market), None)

@@ -14,20 +14,24 @@ import trio
 
 from pricefeedd.backfill import allowed
 from pricefeedd.breaker import Breaker, Circuit
-from pricefeedd.codec import Stream
-from pricefeedd.errors import LoginRejectedError, VenueError, leaves
+from pricefeedd.derive import TopicKey
+from pricefeedd.errors import (
+    ConnectionLostError,
+    LoginRejectedError,
+    SubscriptionRejectedError,
+    VenueError,
+    leaves,
+)
 from pricefeedd.events import State
-from pricefeedd.gate import TopicKey
 from pricefeedd.limits import Bucket, backoff
+from pricefeedd.plan import ASK_AGAIN_S, Connection
 from pricefeedd.session import Link, Session
-from pricefeedd.venue import Feed
+from pricefeedd.subscriptions import StreamRefused
 
 log = structlog.get_logger("pricefeedd.supervisor")
 
 #: A new connection must bring data within this time before the old one is let go.
 SETTLE_S = 30.0
-#: What a venue definitely refused is asked for again after this time.
-ASK_AGAIN_S = 3600.0
 
 
 @attrs.frozen
@@ -38,58 +42,6 @@ class Lost:
     topics: frozenset[TopicKey]
     reason: str
     state: State
-
-
-class Connection:
-    """One planned connection: its streams, and the session that now carries them.
-
-    Attributes:
-        streams: The streams by name.
-        topics: The topics that each stream brings, by the stream's name.
-        session: The session now in charge; None while there is none.
-        refused: Streams that the venue would not serve, by name, and the Trio time until which they are not
-            asked for again.
-        next_try: Trio time of the next attempt, while waiting for it.
-    """
-
-    def __init__(self, feed: Feed, index: int) -> None:
-        self.feed = feed
-        self.index = index
-        self.streams: dict[str, Stream] = {}
-        self.topics: dict[str, set[TopicKey]] = {}
-        self.session: Session | None = None
-        self.refused: dict[str, float] = {}
-        self.sessions = 0
-        self.patience = 1.0
-        self.path_index = 0
-        self.last_error = ""
-        self.next_try: float | None = None
-        self.since_ns: int | None = None
-
-    def add(self, stream: Stream, topic: TopicKey) -> None:
-        """Carry a stream for a topic."""
-        self.streams[stream.name] = stream
-        self.topics.setdefault(stream.name, set()).add(topic)
-
-    @property
-    def path(self) -> str:
-        """The feed's path, or the fallback that is being tried."""
-        paths = (self.feed.path, *self.feed.fallback_paths)
-        return paths[self.path_index % len(paths)]
-
-    def wanted(self, now: float) -> list[Stream]:
-        """Return the streams to ask for: not those that were refused lately, unless nothing else is left."""
-        asked = [s for s in self.streams.values() if self.refused.get(s.name, 0.0) <= now]
-        return asked or list(self.streams.values())
-
-    @property
-    def up(self) -> bool:
-        """Whether a session is open now."""
-        return self.session is not None and self.session.opened and self.next_try is None
-
-    def all_topics(self) -> frozenset[TopicKey]:
-        """Return every topic that it brings."""
-        return frozenset().union(*self.topics.values())
 
 
 class _Run:
@@ -143,6 +95,13 @@ class Keeper:
 
     async def run(self) -> None:
         """Keep the connection until cancelled, or until our credentials are refused."""
+        try:
+            await self._run()
+        finally:
+            # What ended with us is told by whoever ended us.
+            self._connection.session = None
+
+    async def _run(self) -> None:
         connection = self._connection
         delays = backoff()
         async with trio.open_nursery() as nursery:
@@ -164,12 +123,24 @@ class Keeper:
                     delays = backoff()  # the venue answers: it need not be spared
                 delay = self._after(run, next(delays))
                 await self._lost(run)
+                await self._suspect(run)
                 if delay is None:
                     return
                 connection.next_try = trio.current_time() + delay
-                await trio.sleep(delay)
+                await self._wait(run, delay)
                 await self._allowed()
                 run = self._begin(nursery)
+
+    async def _wait(self, run: _Run, delay: float) -> None:
+        """Wait before the next attempt; where everything was refused, until there is something else to ask for."""
+        connection = self._connection
+        if not isinstance(run.error, SubscriptionRejectedError):
+            await trio.sleep(delay)
+            return
+        with trio.move_on_after(delay):
+            await connection.more.wait()
+            delays = backoff()  # so that asking for bad things only does not make us hammer
+            await trio.sleep(next(delays))
 
     async def _allowed(self) -> None:
         """Wait for leave to dial."""
@@ -199,6 +170,7 @@ class Keeper:
             self._after(run, 0.0)
             await self._lost(run)
             self._connection.session = old.session
+            old.session.carry(self._connection.wanted(trio.current_time()))
             return None
         link = run.session.link
         log.info("connection replaced", venue=link.venue, feed=link.feed.name, index=self._connection.index)
@@ -213,11 +185,17 @@ class Keeper:
         if connection.sessions:
             link.stats.reconnects += 1
         connection.sessions += 1
+        connection.more = trio.Event()
         session = Session(
-            link, connection.wanted(trio.current_time()), path=connection.path, patience=connection.patience
+            link,
+            connection.wanted(trio.current_time()),
+            path=connection.path,
+            patience=connection.patience,
+            suspects=sorted(connection.suspects, key=lambda name: connection.suspects[name]),
         )
         run = _Run(session)
         connection.session = session
+        connection.carriers.add(session.carrier)
         connection.next_try = None
         connection.since_ns = link.now_ns()
         nursery.start_soon(self._guard, run, name=f"session:{link.venue}:{link.feed.name}:{session.carrier}")
@@ -275,6 +253,28 @@ class Keeper:
         )
         return delay
 
+    async def _suspect(self, run: _Run) -> None:
+        """Find the stream that venues answer by hanging up, and put it aside so that the others live.
+
+        Some do so for an unknown symbol. What was being asked for when a connection ended is asked for last
+        and alone on the next; if that ends there too, and others were accepted before it, it is the one.
+        """
+        connection, session = self._connection, run.session
+        if session.settled.is_set():
+            connection.suspects.clear()
+            return
+        if not isinstance(run.error, ConnectionLostError):
+            return
+        names = [name for name in session.unanswered() if name in connection.streams]
+        for name in names:
+            connection.suspects[name] = connection.suspects.get(name, 0) + 1
+        if len(names) == 1 and connection.suspects[names[0]] > 1 and session.accepting:
+            (name,) = names
+            del connection.suspects[name]
+            reason = "the connection ended whenever this was asked for"
+            log.warning("subscription refused", venue=session.link.venue, stream=name, reason=reason)
+            await session.link.emit(StreamRefused(session.carrier, connection.streams[name], reason))
+
     async def _lost(self, run: _Run) -> None:
         error = run.error
         if isinstance(error, VenueError) and not error.retry:
@@ -286,6 +286,7 @@ class Keeper:
         else:
             state = State.CONNECTING
         reason = "" if error is None else str(error)
+        self._connection.carriers.discard(run.session.carrier)
         await self._tell(Lost(run.session.carrier, self._connection.all_topics(), reason, state))
 
 

@@ -409,7 +409,7 @@ class EventStream:
     def _split(self, data: bytes) -> list[bytes]:
         blocks = (self._buffer + data).replace(b"\r\n", b"\n").split(b"\n\n")
         self._buffer = blocks.pop()
-        if len(self._buffer) > self._max:
+        if any(len(block) > self._max for block in (*blocks, self._buffer)):
             raise ConnectionLostError(f"an event is larger than {self._max} bytes allowed")
         # A block without data is a comment or a word to browsers, such as `retry:`, and is no event.
         return [block for block in blocks if block.startswith(b"data") or b"\ndata" in block]

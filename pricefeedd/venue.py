@@ -56,7 +56,10 @@ class Feed:
         streams_per_connection: The venue's limit, or a safer one.
         streams_per_request: Streams that one subscribe frame may name.
         request_interval_s: Pause between two frames that we send.
+        requests_per_hour: Subscribe frames that one connection may send in an hour; None for any number.
+        requests_in_flight: Subscribe frames that may wait for their answer at one time; None for any number.
         connect_budget: Name of the budget that a connection attempt draws 1 from; "" for none.
+        request_budget: The same for each subscribe frame, where the venue counts them over all connections.
         ack: What answers a subscribe frame.
         ack_within_s: A subscribe frame not answered by then was lost.
         ping_interval_s: We ping this often; None if the venue pings us and that is enough.
@@ -76,7 +79,10 @@ class Feed:
     streams_per_connection: int = 200
     streams_per_request: int = 100
     request_interval_s: float = 0.25
+    requests_per_hour: int | None = None
+    requests_in_flight: int | None = None
     connect_budget: str = ""
+    request_budget: str = ""
     ack: Ack = Ack.REQUEST
     ack_within_s: float = 10.0
     ping_interval_s: float | None = None
@@ -128,6 +134,8 @@ class Venue:
         environments: Other sets of endpoints by name, such as `testnet`, that an account may choose.
         feeds: All kinds of connection.
         budgets: Rate limits that requests and connection attempts draw on.
+        max_connections: Connections that the venue allows one address, over all feeds; None for any number.
+            Near it connections are filled up, and what fits on none is refused.
         rules: How data may be believed, by market.
         market_names: Other words for our markets that users of this venue know, such as `usdm`.
         settings: attrs class of the keys that this venue adds to `[venues.NAME]`.
@@ -144,6 +152,7 @@ class Venue:
     environments: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
     feeds: tuple[Feed, ...]
     budgets: tuple[Budget, ...] = ()
+    max_connections: int | None = None
     rules: Mapping[str, Rules]
     market_names: Mapping[str, str] = attrs.field(factory=dict)
     settings: type = NoSettings

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import orjson
 
 from pricefeedd.errors import DecodeError
@@ -114,7 +115,7 @@ def _liquidation(e: Liquidation) -> dict[str, Any]:
 
 
 def _account(e: AccountEvent) -> dict[str, Any]:
-    return {"account": e.account, "key": e.key, **e.fields}
+    return {"account": e.account, "instrument": e.instrument, "key": e.key, **e.fields}
 
 
 def _status(e: Status) -> dict[str, Any]:
@@ -160,20 +161,53 @@ def type_of(event: Event) -> str:
     return event.channel
 
 
-def encode(topic: str, seq: int, event: Event) -> bytes:
-    """Return an event's message as JSON."""
+def encode(topic: str, seq: int, event: Event, previous: int | None = None) -> bytes:
+    """Return an event's message as JSON.
+
+    Args:
+        previous: The `seq` that the reader had before, where numbers are passed over on purpose.
+    """
+    return orjson.dumps(_message(topic, seq, event, previous, _ENCODERS[type(event)](event)))
+
+
+def _message(
+    topic: str, seq: int, event: Event, previous: int | None, data: dict[str, Any]
+) -> dict[str, Any]:
     venue_time_ns = event.venue_time_ns
-    return orjson.dumps(
-        {
-            "type": type_of(event),
-            "topic": topic,
-            "seq": seq,
-            "ts_event": None if venue_time_ns is None else venue_time_ns // 1000,
-            "ts_recv": event.received_ns // 1000,
-            "origin": event.origin,
-            "data": _ENCODERS[type(event)](event),
-        }
+    message = {
+        "type": type_of(event),
+        "topic": topic,
+        "seq": seq,
+        "ts_event": None if venue_time_ns is None else venue_time_ns // 1000,
+        "ts_recv": event.received_ns // 1000,
+        "origin": event.origin,
+        "data": data,
+    }
+    if previous is not None:
+        message["prev_seq"] = previous
+    return message
+
+
+#: What is a number to the market, whichever channel it stands in.
+NUMBERS = frozenset(
+    (
+        *("price", "size", "bid_price", "bid_size", "ask_price", "ask_size", "conf", "ema_price", "ema_conf"),
+        *("open", "high", "low", "close", "volume", "turnover"),
+        *_TICKER_TEXTS,
     )
+)
+
+
+def encode_floats(topic: str, seq: int, event: Event, previous: int | None = None) -> bytes:
+    """Return an event's message as JSON whose prices and sizes are numbers: handy, and no longer exact."""
+    data = _ENCODERS[type(event)](event)
+    for side in ("bids", "asks"):
+        if side in data:
+            data[side] = [[float(price), float(size)] for price, size in data[side]]
+    for name, value in data.items():
+        if name in NUMBERS and isinstance(value, str):
+            data[name] = float(value)
+    return orjson.dumps(_message(topic, seq, event, previous, data))
 
 
 def decode(text: bytes | str) -> tuple[str, int, Event]:
@@ -266,7 +300,9 @@ def _event(kind: str, channel: str, data: dict[str, Any], common: dict[str, Any]
             missing=data["missing"],
             **common,
         )
+    # The topic of an account has its name in the instrument's place.
     rest = dict(data)
+    common["instrument"] = rest.pop("instrument")
     return AccountEvent(account=rest.pop("account"), kind=kind, key=rest.pop("key"), fields=rest, **common)
 
 
@@ -278,3 +314,22 @@ def frame(text: bytes) -> bytes:
     if size < 65536:
         return b"\x81\x7e" + size.to_bytes(2) + text
     return b"\x81\x7f" + size.to_bytes(8) + text
+
+
+@attrs.frozen(eq=False)
+class Form:
+    """How messages look on one kind of connection. All connections of a kind share one `Form`, and so the bytes.
+
+    Attributes:
+        encode: Topic, seq, event and the seq before it (see `encode`) to the text sent; empty for what is not sent.
+        frame: Text to a WebSocket frame.
+        notices: Whether the reader is told of what concerns it alone: that it lagged, or lost events.
+    """
+
+    encode: Callable[[str, int, Event, int | None], bytes]
+    frame: Callable[[bytes], bytes]
+    notices: bool = True
+
+
+NATIVE = Form(encode, frame)
+FLOATS = Form(encode_floats, frame)

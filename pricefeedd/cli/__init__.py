@@ -28,6 +28,7 @@ _COMMANDS = {
     "record": "pricefeedd.cli.recordings",
     "replay": "pricefeedd.cli.recordings",
     "client": "pricefeedd.cli.reading",
+    "plugin-test": "pricefeedd.cli.plugin_test",
 }
 
 _HELP = {
@@ -40,6 +41,7 @@ _HELP = {
     "record": "Write a venue's raw frames to a file.",
     "replay": "Serve a recording as if it were happening now.",
     "client": "Print what a running daemon sends.",
+    "plugin-test": "Play every fault of a venue against its plugin, and print a scorecard.",
 }
 
 
@@ -55,7 +57,7 @@ class Late(click.Group):
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return None
-        command: click.Command = getattr(importlib.import_module(module), cmd_name)
+        command: click.Command = getattr(importlib.import_module(module), cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -125,9 +125,9 @@ def replay(file: Path, speed: float, listen: str, to_stdout: bool, wait: bool) -
 async def _replay(
     plugins: Plugins, file: Path, speed: float, listen: str, to_stdout: bool, wait: bool
 ) -> None:
-    from pricefeedd.bus import Pattern
     from pricefeedd.recording import read
     from pricefeedd.service import Daemon
+    from pricefeedd.topic import Pattern
 
     head, _ = read(file)
     name = head["venue"]

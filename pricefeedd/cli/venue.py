@@ -12,7 +12,7 @@ import trio
 from pricefeedd import wire
 from pricefeedd.cli import show, text
 from pricefeedd.errors import ServiceAwayError, SubscriptionRejectedError
-from pricefeedd.events import PUBLIC_CHANNELS, Event, State, Status, topic_channel
+from pricefeedd.events import DERIVED_CHANNELS, PUBLIC_CHANNELS, Event, State, Status, topic_channel
 from pricefeedd.inprocess import Events, default_market, stream, venue_config
 from pricefeedd.loader import load_plugins
 
@@ -24,7 +24,9 @@ AWAY_S = 6.0
 @click.argument("venue")
 @click.argument("instruments", nargs=-1, required=True)
 @click.option("--market", help="spot, linear, inverse, ...; by default as the instrument's name says.")
-@click.option("--channel", default="trade", show_default=True, type=click.Choice(PUBLIC_CHANNELS))
+@click.option(
+    "--channel", default="trade", show_default=True, type=click.Choice(PUBLIC_CHANNELS + DERIVED_CHANNELS)
+)
 @click.option("--limit", type=click.IntRange(min=1), help="End after this many events.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON message per line, as the daemon serves it.")
 def tail(

@@ -24,15 +24,9 @@ from pricefeedd.config.settings import (
 )
 from pricefeedd.config.strict import Problem, Strict, StructureError, did_you_mean, mismatch, unknown_key
 from pricefeedd.config.toml_place import KeyPath
-from pricefeedd.events import CHANNELS, PRIVATE_CHANNELS
+from pricefeedd.events import CHANNELS, DERIVED_CHANNELS, PRIVATE_CHANNELS
 from pricefeedd.hookspecs import Elector, Sink
 from pricefeedd.venue import Venue
-
-#: Candles of these intervals are built here, from closed minutes.
-_DERIVED_CANDLES = ("candle_5m", "candle_15m", "candle_1h", "candle_4h", "candle_1d")
-
-#: Minutes are built from any of these where the venue sends none.
-_CANDLE_SOURCES = frozenset({"candle_1m", "trade", "price"})
 
 _VENUE_KEYS = ("plugin", "endpoints", "session")
 _VENUE_ENTRIES = ("subscribe", "accounts")
@@ -304,14 +298,14 @@ class ConfigReader:
 
     def _check_channel(self, path: KeyPath, channel: str, market: str, venue: Venue) -> None:
         offered = {c for c in venue.channels[market] if c not in PRIVATE_CHANNELS}
-        if offered & _CANDLE_SOURCES:
-            offered |= {"candle_1m", *_DERIVED_CANDLES}
+        if "candle_1m" in offered:
+            offered.update(DERIVED_CHANNELS)
         if channel in PRIVATE_CHANNELS:
             self._add(
                 path, f"{channel!r} belongs to an account; ask for it in [venues.NAME.accounts.ACCOUNT]"
             )
         elif channel not in offered:
-            known = channel in CHANNELS or channel in _DERIVED_CANDLES
+            known = channel in CHANNELS or channel in DERIVED_CHANNELS
             what = f"{venue.title} {market} has no channel" if known else "there is no channel"
             self._add(path, f"{what} {channel!r}{did_you_mean(channel, offered)}")
 

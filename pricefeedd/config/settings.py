@@ -56,10 +56,11 @@ class WebConfig:
         root_dialect: What a WebSocket on `/` speaks: `native`, `pyth` or `ohlcv`.
         max_clients: Most readers at a time.
         client_queue_bytes: Most bytes of events that wait for one reader.
+        history_events: Events of each channel that are kept, all its topics together, for readers that come back.
         heartbeat_s: A reader hears from us at least this often.
         allowed_origins: Origins of browsers; with none, only the one that we serve.
         public_read: Whether public data is read without a key.
-        compression: Whether permessage-deflate is granted to those who offer it.
+        compression: Whether permessage-deflate is granted to those who offer it; each message is compressed once for all.
         keys: Who may do what.
         tls: TLS on all addresses of `listen` and `admin_listen`; None for plain HTTP.
     """
@@ -71,6 +72,7 @@ class WebConfig:
     root_dialect: str = attrs.field(default="native", validator=checks.one_of("native", "pyth", "ohlcv"))
     max_clients: int = attrs.field(default=10_000, validator=checks.between(1))
     client_queue_bytes: int = attrs.field(default=2_097_152, validator=checks.between(1024))
+    history_events: int = attrs.field(default=20_000, validator=checks.between(0))
     heartbeat_s: float = attrs.field(default=15.0, validator=checks.positive)
     allowed_origins: tuple[str, ...] = attrs.field(default=(), validator=checks.each(checks.origin))
     public_read: bool = True
@@ -95,7 +97,7 @@ class WebConfig:
 
 @attrs.frozen(kw_only=True)
 class SubscribeConfig:
-    """One of `[[venues.NAME.subscribe]]`: topics that are served from the start.
+    """One of `[[venues.NAME.subscribe]]`: topics that are served from the start, or offered on demand.
 
     Attributes:
         market: One of the venue's markets.
