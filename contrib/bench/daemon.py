@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
-from processes import BenchError, stop
+from processes import BenchError, environment, stop
 
 START_S = 30.0
 
@@ -78,14 +77,6 @@ def _healthy(port: int) -> bool:
         return False  # not yet
     finally:
         connection.close()
-
-
-def environment() -> dict[str, str]:
-    """Return our environment, but with compiled modules kept, as they are where pricefeedd is installed."""
-    environ = dict(os.environ)
-    if environ.pop("PYTHONDONTWRITEBYTECODE", None):
-        environ["PYTHONPYCACHEPREFIX"] = f"{tempfile.gettempdir()}/pricefeedd-bench-pycache"
-    return environ
 
 
 @contextmanager

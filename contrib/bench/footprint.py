@@ -11,8 +11,8 @@ import sys
 import time
 from typing import Any
 
-from daemon import daemon, environment, pause
-from processes import helper, rss_mb, table
+from daemon import daemon, pause
+from processes import environment, helper, rss_mb, table
 
 CHANNELS = ("trade", "quote", "candle_1m", "book")
 

@@ -14,13 +14,15 @@ import trio
 from meter import Meter, arguments
 from sender import instruments
 
-from pricefeedd.bus import Bus, Pattern
+from pricefeedd import wire
+from pricefeedd.bus import Bus
 from pricefeedd.config import SubscribeConfig, VenueConfig
 from pricefeedd.events import Event, Status
 from pricefeedd.instruments import Directory
 from pricefeedd.mailbox import Mailbox
 from pricefeedd.runtime import Surroundings, VenueRuntime
 from pricefeedd.stats import Stats
+from pricefeedd.topic import Pattern
 from pricefeedd.transport import NetworkDialer
 from pricefeedd_binance import pricefeedd_venues
 
@@ -34,10 +36,10 @@ class MeteredBus(Bus):
         self.all_there = trio.Event()
         self._heading = True
 
-    def publish(self, events: Iterable[Event]) -> None:
+    def publish(self, events: Iterable[Event], *, flush: bool = True) -> None:
         """Publish, flush, count."""
         batch = list(events)
-        super().publish(batch)
+        super().publish(batch, flush=flush)
         if self._heading:
             # Before the first trade the venue's runtime speaks of the topics themselves.
             self._heading = isinstance(batch[0], Status)
@@ -68,7 +70,7 @@ async def main() -> None:
 
         def flush() -> None:
             for message in mailbox.take():
-                assert message.frame
+                assert message.frame_in(wire.NATIVE)
 
         mailbox: Mailbox = bus.mailbox(limit_bytes=1 << 24, flush=flush)
         bus.subscribe(mailbox, Pattern("*:*:*"))

@@ -7,6 +7,8 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -41,6 +43,11 @@ class Helper:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def read(self) -> dict[str, Any]:
         """Return its next line.
 
@@ -56,11 +63,23 @@ class Helper:
         self._process.stdin.flush()
 
 
+def environment() -> dict[str, str]:
+    """Return our environment, but with compiled modules kept, as they are where pricefeedd is installed."""
+    environ = dict(os.environ)
+    if environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        environ["PYTHONPYCACHEPREFIX"] = f"{tempfile.gettempdir()}/pricefeedd-bench-pycache"
+    return environ
+
+
 @contextmanager
 def helper(script: str, *args: str) -> Iterator[Helper]:
     """Run one of our scripts as long as the block lasts; it ends when its stdin does."""
     process = subprocess.Popen(
-        [sys.executable, str(HERE / script), *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(HERE / script), *args],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
     )
     try:
         yield Helper(process)
@@ -86,15 +105,27 @@ def stop(process: subprocess.Popen[Any]) -> None:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the CPU time of a process so far, seconds (Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Return the CPU time of a process so far, of user and system together, seconds (Linux).
+
+    Its own CPU clock is read (clock_getcpuclockid(3)), because /proc counts in steps of 10 ms.
+    """
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def rss_mb(pid: int) -> float:
     """Return the resident memory of a process, MB of a million bytes (Linux)."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def memory_kb(pid: int) -> tuple[float, float]:
+    """Return the resident memory of a process, and the part that is its own alone, kB of 1000 bytes (Linux)."""
+    sizes: dict[str, int] = {}
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+        name, value, *_ = line.split()
+        sizes[name] = int(value)
+    private = sizes["Private_Clean:"] + sizes["Private_Dirty:"]
+    return sizes["Rss:"] * 1.024, private * 1.024
 
 
 def machine() -> str:

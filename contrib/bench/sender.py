@@ -26,6 +26,9 @@ from wsframes import CLOSE, PING, PONG, accept_key, server_frame, split_frames
 #: After the last subscription of a connection; more of them may follow within this time.
 SETTLE_S = 0.3
 
+#: Of the trades that are sent at a rate; all numbers have as many digits.
+FIRST_NUMBER = 1_111_111_111
+
 _BASE_MS = 1_700_000_000_000
 
 
@@ -68,6 +71,15 @@ def trade(stream: str, number: int, price: str, time_ms: int) -> bytes:
     ).encode()
 
 
+def template(stream: str) -> bytes:
+    """Return the frame of a trade with places for its number `n`, the clock `ns` as its price, and `ms`."""
+    number, now_ns, now_ms = FIRST_NUMBER, 2_222_222_222_222_222_222, 3_333_333_333_333
+    frame = server_frame(trade(stream, number, str(now_ns), now_ms)).replace(b"%", b"%%")
+    for value, name in ((number, b"n"), (now_ns, b"ns"), (now_ms, b"ms")):
+        frame = frame.replace(b"%d" % value, b"%%(%s)d" % name)
+    return frame
+
+
 def quote(stream: str, number: int, cents: int) -> bytes:
     """Return one `bookTicker` message of a combined stream."""
     symbol = stream.partition("@")[0].upper()
@@ -101,6 +113,7 @@ class Venue(socketserver.ThreadingTCPServer):
         self.info = json.dumps(exchange_info(args.instruments)).encode()
         self.go = threading.Event()
         self.sent = 0
+        self.sending = 0
         self.subscribed = 0
         self.counting = threading.Lock()
 
@@ -225,25 +238,31 @@ class Client(socketserver.BaseRequestHandler):
     def _send_at_rate(self) -> None:
         """Send trades from the word `go` on; the price is our clock at the sending, ns since the epoch."""
         server = self.server
+        with server.counting:
+            server.sending += 1
         server.go.wait()
         # This connection's part of the rate: it carries so many of the instruments.
         rate = server.args.rate * len(self.streams) / server.args.instruments
+        tick_s = server.args.tick_ms / 1000
+        frames = [template(stream) for stream in self.streams]
         began = time.monotonic()
         index = 0
         while (elapsed := time.monotonic() - began) < server.args.seconds and not self.gone.is_set():
             due = int(elapsed * rate) + 1
-            now_ns = time.time_ns()
-            frames = []
+            ready = []
             while index < due:
-                stream = self.streams[index % len(self.streams)]
-                number = 1 + index // len(self.streams)
-                frames.append(server_frame(trade(stream, number, str(now_ns), now_ns // 1_000_000)))
+                now_ns = time.time_ns()
+                turn, at = divmod(index, len(frames))
+                ready.append(
+                    frames[at] % {b"n": FIRST_NUMBER + turn, b"ns": now_ns, b"ms": now_ns // 1_000_000}
+                )
                 index += 1
-            if frames:
-                self._write(b"".join(frames))
-            self.gone.wait(max(0.0, began + index / rate - time.monotonic()))
+            if ready:
+                self._write(b"".join(ready))
+            self.gone.wait(max(tick_s + began + elapsed, began + index / rate) - time.monotonic())
         with server.counting:
             server.sent += index
+            server.sending -= 1
         # The connection stays, so that the daemon has no reason to say anything else.
         self.gone.wait()
 
@@ -258,6 +277,9 @@ def main() -> None:
     parser.add_argument("--burst", type=int, default=50, help="frames in one write")
     parser.add_argument("--pause-ms", type=float, default=0.0, help="from one burst to the next")
     parser.add_argument("--rate", type=float, default=0.0, help="trades a second, instead of bursts")
+    parser.add_argument(
+        "--tick-ms", type=float, default=0.0, help="from one write at that rate to the next, at least"
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to send at that rate")
     with Venue(parser.parse_args()) as venue:
         threading.Thread(target=venue.serve_forever, daemon=True).start()
@@ -266,7 +288,12 @@ def main() -> None:
             if line.strip() == "go":
                 venue.go.set()
             else:
-                print(json.dumps({"sent": venue.sent, "subscribed": venue.subscribed}), flush=True)
+                print(
+                    json.dumps(
+                        {"sent": venue.sent, "sending": venue.sending, "subscribed": venue.subscribed}
+                    ),
+                    flush=True,
+                )
         venue.shutdown()
 
 
