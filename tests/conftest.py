@@ -136,8 +136,12 @@ class Cli:
 
     async def python(self, *arguments: str | Path, environ: Mapping[str, str] | None = None) -> Running:
         """Begin a Python of its own; it is killed at the end of the test."""
+        return await self.program(sys.executable, *arguments, environ=environ)
+
+    async def program(self, *arguments: str | Path, environ: Mapping[str, str] | None = None) -> Running:
+        """Begin any program; it is killed at the end of the test."""
         process = await trio.lowlevel.open_process(
-            [sys.executable, *map(str, arguments)],
+            [*map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

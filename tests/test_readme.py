@@ -76,6 +76,7 @@ TYPED = {
     ),
     RECORD: Typed(prints=r"btc\.jsonl\.gz: \d\d+ frames"),
     "pricefeedd replay btc.jsonl.gz --speed 0 --print": Typed(first=RECORD, prints='"origin":"replay"'),
+    "pricefeedd plugin-test binance": Typed(extra=("--check", "cut"), prints="3 passed, 0 failed"),
     "pricefeedd plugins": Typed(prints=r"binance\tpricefeedd-binance \S+\tloaded"),
     "uv run contrib/bench/run.py": Typed(
         extra=("ingest", "--only=pricefeedd", "--messages=1000", "--rounds=1", "--pause-ms=0"),
@@ -165,6 +166,7 @@ PIECES = {
     "pricefeedd.stream(": "Trade(",
     "pricefeedd.client import": "trade:binance:",
     "codec_laws": None,
+    "conformance_tests(": None,
 }
 
 

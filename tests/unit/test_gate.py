@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -283,3 +284,13 @@ def test_what_is_let_through_is_what_came(events: list[Event]) -> None:
     out = told(made(), events)
     assert all(event in events for event in out if not isinstance(event, Status | Gap))
     assert {event.origin for event in out if not isinstance(event, Status | Gap)} <= {Origin.LIVE}
+
+
+def test_an_event_that_holds_no_number_is_kept_to_be_looked_at_and_hurts_no_other() -> None:
+    gate = made()
+    gate.accepted(1, [("trade", "A-B")], NOW, [])
+    good, bad = trade(1), attrs.evolve(trade(2), id="two")
+    out = admitted(gate, [good, bad, trade(2)])
+    assert [event.id for event in out if isinstance(event, Trade)] == ["1", "2"]
+    assert gate.context.stats.decode_errors == 1
+    assert "two" in gate.context.stats.bad_frames[0].reason

@@ -42,7 +42,7 @@ from pricefeedd.lines import (
     WantResubscribe,
     WantTrades,
 )
-from pricefeedd.rules import BookRule, CandleEnd, CandleRule, Rules, Source, TradeIds, TradeRule
+from pricefeedd.rules import BookRule, CandleEnd, CandleRule, EmptyMinutes, Rules, Source, TradeIds, TradeRule
 from pricefeedd.stats import MarketStats
 from pricefeedd.trade_line import HOLD_S, MAX_FILL_TRADES, MAX_HELD, TradeLine
 
@@ -60,13 +60,14 @@ def context(
     end: CandleEnd = CandleEnd.FLAG,
     history: int | None = None,
     source: Source = Source.REST,
+    empty: EmptyMinutes = EmptyMinutes.SENT,
 ) -> Context:
     return Context(
         venue="v",
         rules=Rules(
             book=BookRule(source=source),
             trade=TradeRule(ids=ids),
-            candle=CandleRule(end=end, grace_s=2.0, history_minutes=history),
+            candle=CandleRule(end=end, grace_s=2.0, history_minutes=history, empty=empty),
         ),
         stats=MarketStats(venue="v", market="spot"),
         wants=[],
@@ -403,8 +404,181 @@ def test_readers_hear_of_a_hole_that_ids_cannot_prove(kind: TradeIds) -> None:
     line.lost(1, State.CONNECTING, "cut", 6 * S, out)
     line.lost(2, State.CONNECTING, "refused", 7 * S, out)
     line.accepted(3, 9 * S, out)
+    (want,) = of_trades(wants(line))
+    assert (want.after_id, want.before_id, want.from_ns, want.to_ns) == (None, None, 4 * S, 10 * S)
+    assert of(Gap, out) == []
+    line.filled(None, 9 * S, out)
     (gap,) = of(Gap, out)
     assert (gap.from_ns, gap.to_ns, gap.missing) == (5 * S, 9 * S, None)
+
+
+def away(kind: TradeIds = TradeIds.UNIQUE) -> TradeLine:
+    """Return a line that saw the trades 4 and 5, was away, and is connected again."""
+    line = trade_line(kind)
+    line.accepted(1, 0, [])
+    admit(line, timed(4), timed(5))
+    line.lost(1, State.CONNECTING, "cut", 6 * S, [])
+    line.accepted(2, 9 * S, [])
+    return line
+
+
+def test_a_trade_of_several_fills_follows_by_the_first_of_them() -> None:
+    """OKX merges the fills of one order: ...221, then ...280 with 59 fills."""
+    line = trade_line()
+    assert ids(admit(line, trade(221), attrs.evolve(trade(280), fills=59), trade(281))) == [221, 280, 281]
+    assert wants(line) == []
+    merged = attrs.evolve(trade(290), fills=5)
+    assert admit(line, merged, merged) == []
+    (want,) = of_trades(wants(line))
+    assert (want.after_id, want.before_id) == ("281", "286")
+    out = fill(line, [282, 284, 285, 286, 290])
+    (gap,) = of(Gap, out)
+    assert (gap.recovered, gap.missing) == (3, 1)
+    assert ids(out) == [282, 284, 285, 290]
+    assert ids(admit(line, trade(291))) == [291]
+
+
+def test_a_merged_trade_that_closes_a_hole_by_itself_needs_no_rest() -> None:
+    line = trade_line()
+    admit(line, trade(1), trade(5))
+    wants(line)
+    assert ids(admit(line, attrs.evolve(trade(4), fills=3))) == [4, 5]
+
+
+def timed(number: int, origin: Origin = Origin.LIVE) -> Trade:
+    return trade(number, at=number * S, origin=origin)
+
+
+def past(*numbers: int) -> list[Trade]:
+    """Return what REST answers, newest first."""
+    return [timed(number, Origin.BACKFILL) for number in sorted(numbers, reverse=True)]
+
+
+@pytest.mark.parametrize("kind", [TradeIds.UNIQUE, TradeIds.INCREASING])
+def test_trades_missed_without_proof_are_filled_in_by_time(kind: TradeIds) -> None:
+    line = away(kind)
+    assert admit(line, timed(9)) == []
+    out: list[Event] = []
+    line.filled(past(5, 6, 7, 9), 10 * S, out)
+    (gap,) = of(Gap, out)
+    assert (gap.from_ns, gap.recovered, gap.missing) == (5 * S, 2, 0)
+    assert ids(out) == [6, 7, 9]
+    assert [t.origin for t in of(Trade, out)] == [Origin.BACKFILL, Origin.BACKFILL, Origin.LIVE]
+    assert ids(admit(line, timed(9), timed(10))) == [10]
+
+
+def test_an_answer_that_begins_after_what_we_know_proves_nothing() -> None:
+    line = away()
+    out: list[Event] = []
+    line.filled(past(7, 8), 10 * S, out)
+    (gap,) = of(Gap, out)
+    assert (gap.recovered, gap.missing) == (2, None)
+    assert ids(out) == [7, 8]
+
+
+def test_nothing_is_told_when_nothing_was_missed() -> None:
+    line = away()
+    assert admit(line, timed(6)) == []
+    out: list[Event] = []
+    line.filled(past(4, 5, 6), 10 * S, out)
+    assert of(Gap, out) == []
+    assert ids(out) == [6]
+
+
+def test_old_trades_at_the_start_of_a_stream_fill_the_hole_and_come_once() -> None:
+    """What some venues send first after each subscription: what was passed long ago is not passed again."""
+    line = trade_line(TradeIds.UNIQUE)
+    line.accepted(1, 0, [])
+    admit(line, *(timed(number) for number in range(1, 400)))
+    line.lost(1, State.CONNECTING, "cut", 400 * S, [])
+    line.accepted(2, 405 * S, [])
+    replay = [timed(number, Origin.BACKFILL) for number in (20, 398, 399, 400, 402)]
+    assert admit(line, *replay, timed(406)) == []
+    out: list[Event] = []
+    line.filled(None, 406 * S, out)
+    (gap,) = of(Gap, out)
+    assert (gap.recovered, gap.missing) == (2, 0)
+    assert ids(out) == [400, 402, 406]
+
+
+@pytest.mark.parametrize("kind", [TradeIds.UNIQUE, TradeIds.NONE])
+def test_data_before_its_ack_does_not_hide_the_hole(kind: TradeIds) -> None:
+    line = trade_line(kind)
+    line.accepted(1, 0, [])
+    admit(line, timed(4), timed(5))
+    line.lost(1, State.CONNECTING, "cut", 6 * S, [])
+    assert admit(line, timed(9)) == []
+    (want,) = of_trades(wants(line))
+    assert want.from_ns == 4 * S
+    line.accepted(2, 10 * S, [])
+    assert of_trades(wants(line)) == []
+    out: list[Event] = []
+    line.filled(past(5, 6, 7, 9), 10 * S, out)
+    assert of(Gap, out)[0].recovered == 2
+    assert ids(out) == [6, 7, 9]
+
+
+@pytest.mark.parametrize("kind", [TradeIds.UNIQUE, TradeIds.INCREASING, TradeIds.NONE])
+def test_trades_missed_while_a_stream_was_stale_are_filled_in(kind: TradeIds) -> None:
+    line = trade_line(kind)
+    line.accepted(1, 0, [])
+    admit(line, timed(4), timed(5))
+    line.say(State.STALE, "no data for 40 s", 45 * S, [])
+    assert admit(line, timed(50)) == []
+    out: list[Event] = []
+    line.filled(past(5, 20, 50), 51 * S, out)
+    (gap,) = of(Gap, out)
+    assert (gap.recovered, gap.missing) == (1, 0)
+    assert ids(out) == [20, 50]
+
+
+def test_the_last_trade_before_a_long_time_away_does_not_come_again() -> None:
+    line = trade_line(TradeIds.UNIQUE)
+    line.accepted(1, 0, [])
+    admit(line, timed(4), timed(5))
+    line.lost(1, State.CONNECTING, "cut", 6 * S, [])
+    line.accepted(2, 900 * S, [])
+    assert admit(line, timed(901)) == []
+    out: list[Event] = []
+    line.filled(past(4, 5, 700, 901), 902 * S, out)
+    assert ids(out) == [700, 901]
+    assert of(Gap, out)[0].missing == 0
+
+
+def test_trades_by_time_are_not_waited_for_for_ever() -> None:
+    line = away()
+    assert admit(line, timed(20)) == []
+    out: list[Event] = []
+    line.tick(40 * S, out)
+    (gap,) = of(Gap, out)
+    assert gap.missing is None
+    assert ids(out) == [20]
+    line.filled(past(5, 6), 41 * S, out)
+    assert ids(out) == [20]
+
+
+def test_trades_without_ids_are_filled_in_by_time_alone() -> None:
+    line = away(TradeIds.NONE)
+    assert admit(line, timed(3), timed(9), timed(9)) == []
+    out: list[Event] = []
+    line.filled(past(4, 5, 6, 7, 9, 12), 10 * S, out)
+    (gap,) = of(Gap, out)
+    assert (gap.recovered, gap.missing) == (2, 0)
+    assert ids(out) == [6, 7, 9, 9]
+    assert ids(admit(line, timed(9), timed(4), timed(10))) == [9, 10]
+
+
+def test_of_two_connections_only_one_is_heard_where_trades_have_no_ids() -> None:
+    line = trade_line(TradeIds.NONE)
+    line.accepted(1, 0, [])
+    out: list[Event] = []
+    line.admit(trade(1), out, 1)
+    line.accepted(2, 0, out)
+    line.admit(trade(2), out, 2)
+    line.admit(trade(2), out, 1)
+    line.lost(1, State.CONNECTING, "", 0, out)
+    line.admit(trade(3), out, 2)
+    assert ids(out) == [1, 2, 3]
 
 
 # --- quotes, tickers, prices, liquidations -----------------------------------------------------------------
@@ -436,6 +610,15 @@ def test_a_venue_may_number_its_quotes_anew_after_a_reconnect() -> None:
     admit(line, quote("1", 500))
     line.lost(1, State.CONNECTING, "cut", 0, [])
     assert len(admit(line, quote("2", 1))) == 1
+
+
+def test_quotes_that_the_venue_numbers_anew_pass() -> None:
+    """After maintenance OKX counts from the beginning, on a connection that lives on."""
+    line = QuoteLine("quote", "A-B", context())
+    quotes = [attrs.evolve(quote(price, n), venue_time_ns=at) for price, n, at in (
+        ("1", 900, S), ("2", 1, S + 1), ("3", 2, 3 * S), ("4", 3, 3 * S), ("5", 2, 3 * S),
+    )]  # fmt: skip
+    assert [q.bid_price for q in of(Quote, admit(line, *quotes))] == ["1", "3", "4"]
 
 
 def test_a_quote_without_number_passes_when_it_is_news() -> None:
@@ -624,6 +807,24 @@ def test_an_open_minute_passes_when_it_changes_and_never_after_its_close() -> No
         ([0], "3", True),
         ([1], "1", False),
     ]
+
+
+def test_minutes_are_asked_for_by_the_venues_clock_where_ours_is_behind() -> None:
+    line = started()
+    line.context.clock.latest_ns = MIDNIGHT + 3 * M
+    tick(line, MIDNIGHT - 60 * M)
+    assert wanted(line) == [(0, 1)]
+
+
+def test_a_minute_that_closes_while_the_future_is_asked_for_does_not_skip_it() -> None:
+    """Our clock an hour ahead asks for minutes to come; the stream closes one of them before the answer is here."""
+    line = started()
+    admit(line, candle(0))
+    tick(line, MIDNIGHT + 62 * M)
+    (want,) = wants(line)
+    assert admit(line, candle(1)) == []
+    assert minutes(filled(line, want, [1], MIDNIGHT + 62 * M)) == [1]
+    assert minutes(admit(line, candle(2))) == [2]
 
 
 def test_a_hole_is_wanted_and_what_came_behind_it_waits() -> None:
@@ -994,11 +1195,115 @@ def test_nothing_is_stale_without_a_connection() -> None:
     assert run(line, range(1000)) == []
 
 
+# --- minutes without a trade -------------------------------------------------------------------------------
+
+
+def flats(events: Iterable[Event]) -> list[int]:
+    return [(e.start_ns - MIDNIGHT) // M for e in of(Candle, events) if e.closed and e.volume == "0"]
+
+
+def quiet(empty: EmptyMinutes = EmptyMinutes.FLAT, end: CandleEnd = CandleEnd.NEXT) -> CandleLine:
+    """Return a line that has all up to minute 1, on a connection that was there before."""
+    line = started(empty=empty, end=end)
+    admit(line, candle(0), candle(1, close="7"))
+    return line
+
+
+def test_minutes_that_the_stream_passes_over_are_flat_without_asking() -> None:
+    line = quiet()
+    out = admit(line, candle(5, closed=False))
+    out += admit(line, candle(6, closed=False))
+    assert minutes(out) == [2, 3, 4, 5]
+    assert flats(out) == [2, 3, 4]
+    flat = of(Candle, out)[1]
+    assert (flat.open, flat.high, flat.low, flat.close, flat.trades) == ("7", "7", "7", "7", 0)
+    assert flat.origin is Origin.DERIVED
+    assert wants(line) == []
+
+
+def test_a_quiet_minute_is_flat_once_something_later_came_over_its_connection() -> None:
+    line = quiet()
+    clock = line.context.clock
+    assert tick(line, MIDNIGHT + 3 * M + 10 * S) == []
+    assert wanted(line) == [(2, 2)]
+    line.filled(WantCandles(instrument="A-B", start_ns=MIDNIGHT + 2 * M, end_ns=MIDNIGHT + 2 * M), [], 0, [])
+    clock.by_carrier[1] = clock.latest_ns = MIDNIGHT + 3 * M + 10 * S
+    assert flats(tick(line, MIDNIGHT + 3 * M + 11 * S)) == [2]
+    clock.by_carrier[2] = MIDNIGHT + 9 * M
+    assert flats(tick(line, MIDNIGHT + 4 * M)) == []
+
+
+def test_a_minute_that_was_shown_open_is_not_flat() -> None:
+    line = quiet(end=CandleEnd.FLAG)
+    admit(line, candle(3, closed=False))
+    line.context.clock.by_carrier[1] = line.context.clock.latest_ns = MIDNIGHT + 6 * M
+    assert flats(tick(line, MIDNIGHT + 6 * M)) == [2]
+    assert wanted(line) == [(3, 4)]
+    out = filled(
+        line, WantCandles(instrument="A-B", start_ns=MIDNIGHT + 3 * M, end_ns=MIDNIGHT + 4 * M), [3], 0
+    )
+    assert minutes(out) == [3, 4]
+    assert flats(out) == [4]
+
+
+def test_minutes_of_a_time_away_are_flat_only_if_rest_leaves_them_out() -> None:
+    line = quiet()
+    line.lost(1, State.CONNECTING, "cut", MIDNIGHT + 2 * M, [])
+    line.accepted(2, MIDNIGHT + 5 * M, [])
+    (want,) = wants(line)
+    line.context.clock.latest_ns = MIDNIGHT + 5 * M
+    assert minutes(admit(line, candle(6, closed=False), candle(7, closed=False))) == []
+    out = filled(line, want, [3], MIDNIGHT + 8 * M)
+    assert flats(out) == [2]
+    assert minutes(out)[:2] == [2, 3]
+
+
+def test_where_rest_alone_knows_the_stream_makes_no_minute_flat() -> None:
+    line = quiet(end=CandleEnd.REST)
+    line.context.clock.by_carrier[1] = line.context.clock.latest_ns = MIDNIGHT + 4 * M
+    assert tick(line, MIDNIGHT + 4 * M) == []
+    assert wanted(line) == [(2, 2)]
+
+
+def test_minutes_that_do_not_exist_are_neither_told_nor_missed() -> None:
+    line = quiet(empty=EmptyMinutes.NONE)
+    out = admit(line, candle(5, closed=False), candle(6, closed=False))
+    assert minutes(out) == [5]
+    assert of(Gap, out) == []
+    line.absent(MIDNIGHT + 6 * M)
+    assert minutes(admit(line, candle(7))) == [7]
+
+
+def test_a_minute_that_rest_does_not_have_yet_is_not_taken_for_an_empty_one() -> None:
+    line = quiet(end=CandleEnd.REST)
+    line.context.clock.latest_ns = MIDNIGHT + 3 * M + 6 * S
+    tick(line, MIDNIGHT + 3 * M + 6 * S)
+    (want,) = wants(line)
+    assert filled(line, want, [], MIDNIGHT + 3 * M + 7 * S) == []
+    tick(line, MIDNIGHT + 3 * M + 9 * S)
+    (want,) = wants(line)
+    assert minutes(filled(line, want, [2], MIDNIGHT + 3 * M + 9 * S)) == [2]
+
+
+def test_when_the_first_question_fails_what_the_stream_brought_is_told_and_no_minute_skipped() -> None:
+    line = candle_line()
+    line.accepted(1, MIDNIGHT + 6 * S, [])
+    (want,) = wants(line)
+    assert minutes(admit(line, candle(-4), candle(-3), candle(0))) == []
+    out = filled(line, want, None, MIDNIGHT + M)
+    assert minutes(out) == [-4, -3]
+    (want,) = wants(line)
+    assert minutes(filled(line, want, [-2, -1], MIDNIGHT + M)) == [-2, -1, 0]
+
+
 # --- books -------------------------------------------------------------------------------------------------
 
 
-def book_line(source: Source = Source.REST) -> BookLine:
-    return BookLine("book", "A-B", context(source=source))
+def book_line(source: Source = Source.REST, **rule: Any) -> BookLine:
+    made = context(source=source)
+    assert made.rules.book is not None
+    rules = attrs.evolve(made.rules, book=attrs.evolve(made.rules.book, **rule))
+    return BookLine("book", "A-B", attrs.evolve(made, rules=rules))
 
 
 def book(sequence: int) -> BookSnapshot:
@@ -1133,6 +1438,84 @@ def test_a_broken_book_from_the_stream_is_subscribed_anew() -> None:
     assert isinstance(want, WantResubscribe)
     assert (want.channel, want.instrument) == ("book", "A-B")
     assert states(admit(line, book(20))) == [State.LIVE]
+
+
+def test_a_book_that_breaks_again_and_again_is_asked_for_less_and_less_often() -> None:
+    line = book_line(Source.STREAM)
+    line.accepted(1, 0, [])
+    asked = []
+    for second in range(200):
+        at = second * S
+        admit(line, attrs.evolve(book(3), received_ns=at), attrs.evolve(change(9), received_ns=at))
+        line.tick(at, [])
+        asked += [second for want in wants(line) if isinstance(want, WantResubscribe)]
+    assert asked == [0, 1, 3, 7, 15, 31, 63, 127, 191]
+
+
+def test_while_a_connection_takes_over_two_books_are_not_mixed() -> None:
+    line = book_line(Source.STREAM)
+    out: list[Event] = []
+    line.accepted(1, 0, out)
+    line.admit(book(3), out, 1)
+    line.accepted(2, S, out)
+    line.admit(attrs.evolve(book(100), bids=[["1.5", "9"]]), out, 2)
+    line.admit(change(4), out, 1)
+    line.admit(change(101), out, 2)
+    assert [e.sequence for e in of(BookDelta, out)] == [4]
+    out.clear()
+    line.lost(1, State.CONNECTING, "", 2 * S, out)
+    (taken,) = of(BookSnapshot, out)
+    assert taken.sequence == 101
+    assert ["1.5", "9"] in list(taken.bids)
+    assert states(out) == []
+    line.admit(change(102), out, 2)
+    assert [e.sequence for e in of(BookDelta, out)] == [102]
+
+
+def test_a_stream_that_begins_with_changes_is_joined_to_a_snapshot_where_that_is_allowed() -> None:
+    line = book_line(Source.STREAM, splice=True)
+    line.accepted(1, 0, [])
+    out: list[Event] = []
+    for second in range(6):
+        line.admit(change(second + 10), out)
+        line.tick(second * S, out)
+    (want,) = wants(line)
+    assert isinstance(want, WantBook)
+    line.fetched(book(12), 6 * S, out)
+    (taken,) = of(BookSnapshot, out)
+    assert taken.sequence == 15
+    assert line.state is State.LIVE
+    admit(line, book(30))
+    assert line.current() is not None
+    assert line.sync.sequence == 30
+
+
+def test_a_level_that_is_no_number_breaks_that_book_alone() -> None:
+    line = book_line()
+    line.accepted(1, 0, [])
+    fetched(line, book(3))
+    out = admit(line, attrs.evolve(change(4), bids=[["1.2.3", "1"]]))
+    assert states(out) == [State.RESYNCING]
+    assert "not made of numbers" in (line.reason or "")
+    assert isinstance(wants(line)[-1], WantBook)
+
+
+def test_a_whole_book_that_did_not_change_is_a_repetition() -> None:
+    line = book_line(Source.STREAM)
+    line.accepted(1, 0, [])
+    same = attrs.evolve(book(4), received_ns=S)
+    out = admit(line, book(3), same, change(5), attrs.evolve(same, sequence=6))
+    assert [e.sequence for e in of(BookSnapshot, out)] == [3, 6]
+    assert line.context.stats.duplicates == 1
+
+
+def test_a_book_that_may_cross_is_served_crossed() -> None:
+    crossed = attrs.evolve(book(3), bids=[["10", "1"]], asks=[["9", "1"]])
+    for may_cross in (False, True):
+        line = book_line(Source.STREAM, may_cross=may_cross)
+        line.accepted(1, 0, [])
+        admit(line, crossed)
+        assert (line.state is State.LIVE) is may_cross
 
 
 def test_a_snapshot_that_the_stream_owes_is_asked_for_again() -> None:

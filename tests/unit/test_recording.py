@@ -15,16 +15,17 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from pricefeedd.bus import Bus, Pattern
+from pricefeedd.bus import Bus
 from pricefeedd.codec import BaseCodec, Frame, Signal, Stream, gunzip
 from pricefeedd.errors import DecodeError
 from pricefeedd.events import BookDelta, BookSnapshot, Candle, Event, Gap, Origin, State, Status, Trade
 from pricefeedd.instruments import Directory, Instrument, Kind
-from pricefeedd.mailbox import Message
+from pricefeedd.message import Message
 from pricefeedd.recording import Recorder, RecordingError, Replay, read
 from pricefeedd.rest import HttpReply, HttpRequest, Page, RateSignal, RestCall, raise_for_status
 from pricefeedd.rules import BookRule, CandleRule, Rules, Source, TradeIds, TradeRule
 from pricefeedd.stats import Stats
+from pricefeedd.topic import Pattern
 from pricefeedd.venue import Account, Feed, Venue
 
 S = 1_000_000_000

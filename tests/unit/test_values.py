@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 import attrs
 import orjson
@@ -13,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pricefeedd import wire
-from pricefeedd.codec import gunzip, plain_decimal, server_sent_event
+from pricefeedd.codec import (
+    decimal_text,
+    gunzip,
+    integer,
+    ns_of_ms,
+    plain_decimal,
+    row_list,
+    server_sent_event,
+)
 from pricefeedd.errors import ConfigError, DecodeError, SubscriptionRejectedError, VenueError, leaves
 from pricefeedd.events import (
     AccountEvent,
@@ -308,6 +317,47 @@ def test_exponents_are_written_out(text: str, plain: str) -> None:
 def test_what_is_no_number_with_an_exponent_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a number|invalid literal"):
         plain_decimal(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"), [("0", "0"), ("1.50", "1.50"), ("007", "007"), ("1E-7", "0.0000001"), ("1.", "1.")]
+)
+def test_a_decimal_text_stays_as_it_is_but_for_exponents(text: str, plain: str) -> None:
+    assert decimal_text(text) == plain
+
+
+@pytest.mark.parametrize(
+    "value", ["", ".", "-1", "+1", "1.2.3", "1,5", " 1", "٣", "1e-٣", "NaN", "Infinity", "0x1", "-1e2"]
+)
+def test_what_is_no_unsigned_number_is_no_decimal_text(value: str) -> None:
+    with pytest.raises(ValueError, match="not a"):
+        decimal_text(value)
+
+
+@pytest.mark.parametrize("value", [None, 1, 1.5, True, ["1"], {"a": "1"}])
+def test_what_is_no_text_is_no_decimal_text(value: Any) -> None:
+    with pytest.raises((TypeError, AttributeError)):
+        decimal_text(value)
+
+
+def test_integers_are_themselves_and_times_become_nanoseconds() -> None:
+    assert integer(-5) == -5
+    assert ns_of_ms(1_700_000_000_123) == 1_700_000_000_123_000_000
+
+
+@pytest.mark.parametrize("value", [None, "1", 1.0, True, [1]])
+def test_nothing_else_is_an_integer(value: Any) -> None:
+    with pytest.raises(TypeError, match="not an integer"):
+        integer(value)
+    with pytest.raises(TypeError, match="not a time in ms"):
+        ns_of_ms(value)
+
+
+def test_rows_come_in_a_list() -> None:
+    assert row_list([1, "a"]) == [1, "a"]
+    for value in (None, "ab", {"a": 1}, 5):
+        with pytest.raises(TypeError, match="not a list of rows"):
+            row_list(value)
 
 
 # --- tools of codecs --------------------------------------------------------------------------------------

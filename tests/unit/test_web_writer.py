@@ -50,6 +50,48 @@ async def test_what_does_not_fit_waits_in_order_with_what_the_library_sends() ->
     assert writer.waiting_bytes == 0
 
 
+async def test_nothing_follows_the_last_bytes() -> None:
+    writer, ours, theirs = pair()
+    async with ours, theirs:
+        await writer.send_last(b"close")
+        assert writer.push([b"too late"])
+        await writer.send_all(b"too late")
+        assert not writer.waiting
+        await ours.send_eof()
+        assert await read(theirs, 5) == b"close"
+        assert await theirs.receive_some() == b""
+
+
+async def test_nothing_follows_the_last_bytes_that_wait() -> None:
+    writer, ours, theirs = pair()
+    async with ours, theirs, trio.open_nursery() as nursery:
+        assert not writer.push([b"x" * 300_000])
+        nursery.start_soon(writer.send_last, b"close")
+        await trio.testing.wait_all_tasks_blocked()
+        assert writer.waiting
+        assert writer.push([b"too late"])
+        assert await read(theirs, 300_005) == b"x" * 300_000 + b"close"
+    assert not writer.waiting
+
+
+async def test_progress_at_the_start_does_not_pass_for_progress_at_the_end() -> None:
+    """A peer that takes something and then nothing is given up soon after `stall_s`, not after twice that."""
+    writer, ours, theirs = pair()
+    writer.stall_s = 0.5
+    async with ours, theirs, trio.open_nursery() as nursery:
+        writer.push([b"x" * 300_000])
+        began = trio.current_time()
+
+        async def once() -> None:
+            await trio.sleep(0.1)
+            await theirs.receive_some(10_000)
+
+        nursery.start_soon(once)
+        with pytest.raises(trio.TooSlowError):
+            await writer.drain()
+        assert 0.5 <= trio.current_time() - began < 0.95
+
+
 async def test_a_peer_that_takes_nothing_is_told_apart_from_a_slow_one() -> None:
     writer, ours, theirs = pair()
     writer.stall_s = 0.2

@@ -130,7 +130,7 @@ async def test_a_venue_that_cannot_be_reached_is_told_in_time(nobody: Any) -> No
     assert AWAY_S <= 8, "the rest of 10 s is for starting"
     with trio.fail_after(AWAY_S + 20):  # on a machine that has much else to do, starting takes long
         for command, each in zip(commands, running, strict=True):
-            ended = await each.ended()
+            ended = await each.ended(within_s=AWAY_S + 20)
             assert (ended.code, ended.out) == (69, ""), command
             assert one_sentence(ended.err).startswith("binance")
             assert "cannot be reached" in ended.err
@@ -278,7 +278,7 @@ async def test_the_demo_is_read_by_the_client(cli: Any) -> None:
 async def test_the_client_tells_when_the_daemon_goes(cli: Any) -> None:
     demo = await cli.start("demo", "--listen", "127.0.0.1:0")
     address = (await demo.until("WebSocket")).split()[-1]
-    client = await cli.start("client", address, "trade:*:*")
+    client = await cli.start("client", address, "trade:*:*", "--no-reconnect")
     await client.until("trade:binance:")
     assert (await demo.end()).code == 0
     ended = await client.ended()

@@ -22,7 +22,9 @@ def _tasks() -> int:
 def _objects() -> int:
     """Count what the collector tracks, without the simulated market, which remembers its past on purpose."""
     gc.collect()
-    return sum(1 for thing in gc.get_objects() if not type(thing).__module__.startswith("pricefeedd.testing"))
+    return sum(
+        1 for thing in gc.get_objects() if not str(type(thing).__module__).startswith("pricefeedd.testing")
+    )
 
 
 async def test_two_hours_with_200_quiet_instruments(autojump_clock: MockClock) -> None:

