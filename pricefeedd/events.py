@@ -43,6 +43,9 @@ class State(StrEnum):
     DOWN = "down"
 
 
+#: In these nobody has a book any more, until the next snapshot.
+BOOK_GONE = (State.CONNECTING, State.RESYNCING, State.DOWN)
+
 LIVE = Origin.LIVE
 
 #: Price and size of one level of an order book; size "0" (or "0.000") removes the level in a delta.

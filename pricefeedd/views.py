@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from pricefeedd.book import Book
-from pricefeedd.events import BookDelta, BookSnapshot, Event, Level, Liquidation, Trade
+from pricefeedd.events import BOOK_GONE, BookDelta, BookSnapshot, Event, Level, Liquidation, Status, Trade
 from pricefeedd.mailbox import Mailbox
 from pricefeedd.message import Lane, Message
 
@@ -122,6 +122,8 @@ class View:
             # A closed candle is not replaced, and what is said about the data keeps its place among it.
             self._tell()
             self._offer(message.seq, message.event, message.lane)
+            if isinstance(message.event, Status) and message.event.state in BOOK_GONE:
+                self._shown = None
             return
         if not self._every_s:
             self._tell()
@@ -135,13 +137,15 @@ class View:
                 self._pacer.at(self._not_before, self._due)
 
     def snapshot(self) -> Message | None:
-        """Return the book as its readers have it now, or newer where they want all levels; None if there is none."""
+        """Return the book as its readers have it now, or newer where they want all levels; None if they have none."""
         whole = None if self.topic.book is None else self.topic.book()
         if whole is None:
             return None
         if self._book is None:
             return Message(self.topic.name, self.topic.seq, whole)
         if self._shown is None:
+            if self._held is not None:
+                return None  # a new book waits for its time, and comes to all of them then
             self._shown = self._window()
             self.seq = self.topic.seq
         bids, asks = self._shown

@@ -16,7 +16,7 @@ import attrs
 
 from pricefeedd.book import Book
 from pricefeedd.client.updates import Missed, Update, update_of
-from pricefeedd.events import PRIVATE_CHANNELS, BookDelta, BookSnapshot, Candle, State, Status
+from pricefeedd.events import BOOK_GONE, PRIVATE_CHANNELS, BookDelta, BookSnapshot, Candle, State, Status
 from pricefeedd.topic import Pattern
 
 #: Of these every message is an event, kept in order and never conflated.
@@ -24,9 +24,6 @@ _EVENT_CHANNELS = ("trade", "liquidation", *PRIVATE_CHANNELS)
 
 #: Messages that tell how a topic stands when it is begun: the newest data, its status, what came last.
 _INTRODUCTION = 3
-
-#: A delta heals nothing on these: the book is one of the past.
-_BOOK_GONE = (State.CONNECTING, State.RESYNCING, State.DOWN)
 
 
 @attrs.define
@@ -285,7 +282,7 @@ class Tracker:
         event = update.event
         if type(event) is Status:
             track.state = event.state
-            if event.state in _BOOK_GONE:
+            if event.state in BOOK_GONE:
                 track.book = None
         elif type(event) is BookSnapshot:
             track.book = Book()

@@ -341,6 +341,25 @@ async def test_a_new_book_is_not_ahead_of_its_number(
     assert [price for price, _ in reader.levels()[0]] == [11, 9]
 
 
+async def test_a_book_that_was_lost_is_not_shown_to_those_who_come_before_the_new_one_is_told(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    world = World()
+    nursery.start_soon(world.bus.pacer.run, world.bus.flush)
+    world.load([["50", "1"]], [["60", "1"]])
+    options = Options(every_ms=1_000, depth=1)
+    readers = [Reader(world.bus, options)]
+    world.change([["51", "1"]], [])
+    world.lose()
+    world.load([["40", "1"]], [["70", "1"]])
+    readers.append(Reader(world.bus, options))
+    assert readers[1].levels() == ([], [])
+    await trio.sleep(2)
+    for reader in readers:
+        assert reader.got[-1].seq == 4
+        assert reader.levels() == truth(world, 1)
+
+
 async def test_trades_are_thinned_out_too(paced: Callable[[str], tuple[Bus, Reader]]) -> None:
     bus, reader = paced("trade:v:A")
     bus.publish([trade(number) for number in range(5)])
