@@ -7,6 +7,7 @@ Hooks return data; pricefeedd does the running.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 import attrs
@@ -25,6 +26,39 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 # pluggy's markers are untyped decorators; these keep the decorated function's type.
 hookspec = cast("Callable[[_F], _F]", pluggy.HookspecMarker("pricefeedd"))
 hookimpl = cast("Callable[[_F], _F]", pluggy.HookimplMarker("pricefeedd"))
+
+
+@attrs.define(kw_only=True)
+class SinkReport:
+    """What a sink tells of itself.
+
+    Attributes:
+        state: `connecting`, `up`, `blocked` (it is there and takes nothing), or `down`.
+        reason: Why it is not up; "" if it is.
+        delivered: Messages that arrived, as far as the sink can know.
+        dropped: Messages that are lost, by reason: `slow`, `unroutable`, `too_large`, ...
+        waiting: Messages that the sink holds and that were not delivered yet.
+        reconnects: Connections after the first.
+        queues: Messages that wait at the other side, by the queue's name, where it tells.
+        gauges: Other numbers worth watching, by name: `peers`, `subscriptions`, ...
+        last_error: What went wrong last.
+        last_delivered_ns: When something arrived last; None before the first.
+    """
+
+    state: str = "connecting"
+    reason: str = ""
+    delivered: int = 0
+    dropped: dict[str, int] = attrs.field(factory=dict)
+    waiting: int = 0
+    reconnects: int = 0
+    queues: dict[str, int] = attrs.field(factory=dict)
+    gauges: dict[str, float] = attrs.field(factory=dict)
+    last_error: str = ""
+    last_delivered_ns: int | None = None
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Count messages that are lost."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
 
 
 class Delivery(Protocol):
@@ -47,11 +81,71 @@ class Delivery(Protocol):
     def text(self) -> bytes: ...
 
 
+class Kept(Protocol):
+    """One message of those that may not be lost: it lies on disk until it is done.
+
+    Attributes:
+        number: Counts up through all that this sink was ever to keep.
+        epoch: The life of the streams in which `seq` counts; after a restart those of the last are handed out first.
+    """
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def epoch(self) -> str: ...
+    @property
+    def topic(self) -> str: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def text(self) -> bytes: ...
+
+
+class KeptLane(Protocol):
+    """What may not be lost, in order, on disk: a sink that ends, or a daemon that is killed, finds it again."""
+
+    async def receive(self, most: int) -> Sequence[Kept]:
+        """Wait until there is something that was not handed out yet, and return up to `most` of it in order.
+
+        A sink that begins anew (its `run` was called again) is handed out everything that is not done.
+
+        Raises:
+            trio.EndOfChannel: pricefeedd is stopping and everything was handed out.
+        """
+        ...
+
+    async def done(self, number: int) -> None:
+        """Forget everything up to this number: it is where it should be."""
+        ...
+
+
 class Lanes(Protocol):
-    """A sink's two lanes: state keeps only the newest of each topic, events wait in order."""
+    """What a sink is given to read.
+
+    Two lanes for what may be dropped: state keeps only the newest of each topic, events wait in order. And a third one
+    on disk for what may not: the events of accounts, for a sink that declares `keeps`.
+
+    Attributes:
+        section: Name of the sink's section, `[sinks.NAME]`.
+        epoch: One life of all streams: `seq` counts only within it.
+        kept: The lane on disk; None if there is nothing to keep.
+        state_dir: Where the sink may keep files of its own; made when it is first asked for.
+        report: What `/status` and `/metrics` tell of the sink; it writes here what it knows.
+    """
+
+    @property
+    def section(self) -> str: ...
+    @property
+    def epoch(self) -> str: ...
+    @property
+    def kept(self) -> KeptLane | None: ...
+    @property
+    def state_dir(self) -> Path: ...
+    @property
+    def report(self) -> SinkReport: ...
 
     async def receive(self) -> Sequence[Delivery]:
-        """Wait until there is something, and return all of it in order.
+        """Wait until there is something in the two lanes, and return all of it in order.
 
         Raises:
             trio.EndOfChannel: pricefeedd is stopping and everything was handed out; flush and return.
@@ -68,12 +162,15 @@ class Sink:
         api_version: The plugin API that this was written for; a literal.
         settings: attrs class of `[sinks.NAME]`.
         run: Given the settings and the lanes; returns when the lanes end.
+        keeps: Whether the events of accounts come through `Lanes.kept` and none of them may be lost. Otherwise
+            they come through `receive`, like any other event.
     """
 
     name: str
     api_version: int
     settings: type = NoSettings
     run: Callable[[Any, Lanes], Awaitable[None]]
+    keeps: bool = False
 
 
 class Leadership(Protocol):

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -22,6 +23,7 @@ from pricefeedd.config import Config, SinkConfig
 from pricefeedd.demand import LINGER_S, Demands, Hold
 from pricefeedd.errors import ServiceAwayError
 from pricefeedd.events import Origin, State, Status
+from pricefeedd.hookspecs import KeptLane, SinkReport
 from pricefeedd.instruments import Directory
 from pricefeedd.lanes import Lanes
 from pricefeedd.loader import Plugins
@@ -45,8 +47,20 @@ STUCK_S = 15.0
 class SinkLanes(Lanes):
     """What a sink reads: the topics that it is configured for, without the notices that concern only its own lag."""
 
-    def __init__(self, bus: Bus, config: SinkConfig) -> None:
+    kept: KeptLane | None = None
+
+    def __init__(self, bus: Bus, config: SinkConfig, state_dir: Path) -> None:
         super().__init__(bus, config.topics, limit_bytes=config.queue_bytes)
+        self.section = config.name
+        self.epoch = bus.epoch
+        self.report = SinkReport()
+        self._state_dir = state_dir
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the sink may keep files of its own."""
+        self._state_dir.mkdir(parents=True, exist_ok=True)
+        return self._state_dir
 
     async def receive(self) -> list[Message]:  # type: ignore[override]  # a narrower answer
         """Wait until there is something, and return all of it in order."""
@@ -208,7 +222,7 @@ class Daemon:
         for pattern in map(Pattern, config.topics):
             if pattern.exact:  # a sink that names a topic reads it for as long as it runs
                 self.demand(pattern.channel, pattern.venue, pattern.instrument)
-        lanes = SinkLanes(self.bus, config)
+        lanes = SinkLanes(self.bus, config, self.config.state_dir / "sinks" / name)
         run = partial(sink.run, config.settings, lanes)
         nursery.start_soon(partial(supervise, run, what="sink", name=name), name=f"sink:{name}")
         return lanes

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     1: ("errors", "events", "instruments"),
-    2: ("rest", "rules", "codec", "venue", "hookspecs"),
+    2: ("rest", "rules", "codec", "venue", "envelope", "hookspecs"),
     3: (
         *(
             "gate",
@@ -55,6 +55,7 @@ LAYERS = {
             "recording",
         ),
         *("notify", "logs", "store", "spool", "leader"),
+        *("accounts", "kept", "inlet", "registry"),
     ),
     5: ("web",),
     6: ("service", "cli", "client", "inprocess", "demo"),

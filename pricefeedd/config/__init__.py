@@ -16,7 +16,7 @@ from typing import Any
 
 from pricefeedd.config import overrides
 from pricefeedd.config.changes import diff
-from pricefeedd.config.reader import ConfigReader, state_dir
+from pricefeedd.config.reader import ConfigReader
 from pricefeedd.config.settings import (
     AccountConfig,
     Config,
@@ -31,6 +31,7 @@ from pricefeedd.config.settings import (
     TlsConfig,
     VenueConfig,
     WebConfig,
+    state_dir,
 )
 from pricefeedd.config.strict import Problem
 from pricefeedd.config.toml_place import KeyPath, line_of, lines_of_keys, spell

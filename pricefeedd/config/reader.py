@@ -21,6 +21,7 @@ from pricefeedd.config.settings import (
     SubscribeConfig,
     VenueConfig,
     WebConfig,
+    state_dir,
 )
 from pricefeedd.config.strict import Problem, Strict, StructureError, did_you_mean, mismatch, unknown_key
 from pricefeedd.config.toml_place import KeyPath
@@ -34,16 +35,6 @@ _SINK_KEYS = ("plugin", "topics", "queue_bytes")
 
 T = TypeVar("T")
 P = TypeVar("P")
-
-
-def state_dir(environ: Mapping[str, str]) -> str:
-    """Return the directory for what outlives a restart: systemd's, or one in the user's home."""
-    # With several StateDirectory= entries systemd separates them by colons; ours is the first.
-    given = environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    if given:
-        return given
-    home = environ.get("HOME") or str(Path.home())
-    return f"{home}/.local/state/pricefeedd"
 
 
 class ConfigReader:
@@ -73,7 +64,7 @@ class ConfigReader:
 
     def read(self) -> Config:
         """Return the configuration; it may be used if there are no `problems`."""
-        sections = [field.name for field in attrs.fields(Config)]
+        sections = [field.name for field in attrs.fields(Config) if not field.metadata.get("outside")]
         self.problems += [unknown_key(key, sections) for key in self._tree if key not in sections]
         return Config(
             web=self._section("web", WebConfig),
@@ -83,6 +74,7 @@ class ConfigReader:
             leader=self._leader(),
             logging=self._section("logging", LoggingConfig),
             metrics=self._section("metrics", MetricsConfig),
+            state_dir=Path(state_dir(self._environ)),
         )
 
     def _section(self, section: str, kind: type[T]) -> T:

@@ -5,7 +5,9 @@ None means "off" or "unlimited", never "use the default". `config` reads these f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -16,6 +18,16 @@ from pricefeedd.config import checks
 def _secret(default: Any = attrs.NOTHING, **more: Any) -> Any:
     """Declare text that is never shown and that the file only points at."""
     return attrs.field(default=default, repr=False, metadata={"secret": True}, **more)
+
+
+def state_dir(environ: Mapping[str, str]) -> str:
+    """Return the directory for what outlives a restart: systemd's, or one in the user's home."""
+    # With several StateDirectory= entries systemd separates them by colons; ours is the first.
+    given = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if given:
+        return given
+    home = environ.get("HOME") or str(Path.home())
+    return f"{home}/.local/state/pricefeedd"
 
 
 @attrs.frozen(kw_only=True)
@@ -181,12 +193,14 @@ class StoreConfig:
     Attributes:
         url: Of SQLite or PostgreSQL; `{state_dir}` in it stands for the daemon's own directory.
         candles: Whether closed candles are kept.
+        spool_bytes: Most bytes on disk that wait for the database while it is slow or away.
     """
 
     url: str = attrs.field(
         default="sqlite:///{state_dir}/pricefeedd.db", repr=False, validator=checks.store_url
     )
     candles: bool = True
+    spool_bytes: int = attrs.field(default=1_073_741_824, validator=checks.between(65_536))
 
 
 @attrs.frozen(kw_only=True)
@@ -197,14 +211,21 @@ class SinkConfig:
         name: The section's.
         plugin: The sink as its plugin calls it; the section's name by default.
         topics: Patterns of what goes there. As for readers, `*` never means an account's channel.
+        accounts: Names of accounts whose orders, executions, positions and balances go there as well; `*` for all.
+        conflate: Whether only the newest of each quote, ticker, price and open candle waits for it. If not, they wait in
+            order like events, so that no number is passed over.
         queue_bytes: Most bytes of events that wait for it.
+        spool_bytes: Most bytes on disk, where the sink may not lose what accounts are told.
         settings: Instance of the settings class that the sink's plugin brings.
     """
 
     name: str
     plugin: str
     topics: tuple[str, ...] = attrs.field(default=("*:*:*",), validator=checks.each(checks.topic))
+    accounts: tuple[str, ...] = ()
+    conflate: bool = True
     queue_bytes: int = attrs.field(default=8_388_608, validator=checks.between(1024))
+    spool_bytes: int = attrs.field(default=1_073_741_824, validator=checks.between(65_536))
     settings: Any = None
 
 
@@ -247,7 +268,11 @@ class MetricsConfig:
 
 @attrs.frozen(kw_only=True)
 class Config:
-    """Everything that an operator can set."""
+    """Everything that an operator can set.
+
+    Attributes:
+        state_dir: Where what outlives a restart is kept; of the environment, not of the file.
+    """
 
     web: WebConfig = WebConfig()
     venues: Mapping[str, VenueConfig] = attrs.field(factory=dict)
@@ -256,3 +281,4 @@ class Config:
     leader: LeaderConfig = LeaderConfig()
     logging: LoggingConfig = LoggingConfig()
     metrics: MetricsConfig = MetricsConfig()
+    state_dir: Path = attrs.field(factory=lambda: Path(state_dir(os.environ)), metadata={"outside": True})

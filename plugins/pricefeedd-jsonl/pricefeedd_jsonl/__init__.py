@@ -1,0 +1,1 @@
+"""A record of what was served, one JSON text per line."""

@@ -1,0 +1,1 @@
+"""Another pricefeedd as a source."""

@@ -1,0 +1,1 @@
+"""ZeroMQ as a sink, and a proxy."""
