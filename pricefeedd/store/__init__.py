@@ -1,0 +1,1 @@
+"""What is kept in a database: subscriptions, balances, closed candles and gaps."""
