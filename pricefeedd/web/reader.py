@@ -60,7 +60,6 @@ class Reader:
             nearly all readers.
         scopes: What its key may do.
         patterns: What it subscribed.
-        asked: Requests that it made.
         goodbye: Why it is being closed; None while it is not.
     """
 
@@ -88,7 +87,6 @@ class Reader:
         self.render: Callable[[Sequence[Message | Notice]], list[bytes]] | None = None
         self.scopes = scopes
         self.patterns: dict[str, Pattern] = {}
-        self.asked = 0
         self.goodbye: Goodbye | None = None
         self.reading = trio.CancelScope()
         self._daemon = daemon

@@ -52,7 +52,6 @@ class Readers:
 
     def spoke(self, reader: Reader) -> None:
         """Note that the reader asked for something."""
-        reader.asked += 1
         self._silent.pop(reader, None)
 
     def discard(self, reader: Reader) -> None:
