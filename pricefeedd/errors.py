@@ -40,6 +40,10 @@ class SinkOverflowError(PricefeeddError):
     """A sink that may lose nothing fell behind by more than its spool holds."""
 
 
+class SpoolError(PricefeeddError):
+    """A queue on disk cannot be read or written; nothing of what was asked was done."""
+
+
 class VenueError(PricefeeddError):
     """A venue failed us, or we cannot understand it.
 
