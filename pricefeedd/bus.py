@@ -227,9 +227,11 @@ class Bus:
 
     # --- reading --------------------------------------------------------------------------------------
 
-    def mailbox(self, *, limit_bytes: int, flush: Callable[[], None]) -> Mailbox:
+    def mailbox(self, *, limit_bytes: int, flush: Callable[[], None], conflates: bool = True) -> Mailbox:
         """Return a new mailbox whose `flush` is called after each batch that put something into it."""
-        return Mailbox(limit_bytes=limit_bytes, snapshot=self.book, flush=flush, dirty=self._dirty)
+        return Mailbox(
+            limit_bytes=limit_bytes, snapshot=self.book, flush=flush, dirty=self._dirty, conflates=conflates
+        )
 
     def match(self, pattern: Pattern) -> list[Topic]:
         """Return the topics that a pattern means now."""

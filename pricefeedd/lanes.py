@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
+import attrs
 import trio
 
 from pricefeedd.bus import Bus
+from pricefeedd.config import Config, SinkConfig
+from pricefeedd.hookspecs import Sink, SinkReport
+from pricefeedd.kept import KeptQueue, account_topics
 from pricefeedd.message import Message, Notice
+from pricefeedd.spool import Spool
+from pricefeedd.supervisor import supervise
 from pricefeedd.topic import Pattern
+
+#: A spool that is fuller than this is told by `/ready`.
+NEARLY_FULL = 0.8
 
 
 class Lanes:
@@ -18,11 +29,13 @@ class Lanes:
     in order up to the limit.
     """
 
-    def __init__(self, bus: Bus, patterns: Iterable[str], *, limit_bytes: int) -> None:
+    def __init__(
+        self, bus: Bus, patterns: Iterable[str], *, limit_bytes: int, conflates: bool = True
+    ) -> None:
         self._bus = bus
         self._news = trio.Event()
         self._ended = False
-        self._mailbox = bus.mailbox(limit_bytes=limit_bytes, flush=self._flush)
+        self._mailbox = bus.mailbox(limit_bytes=limit_bytes, flush=self._flush, conflates=conflates)
         for pattern in patterns:
             bus.subscribe(self._mailbox, Pattern(pattern))
 
@@ -52,3 +65,126 @@ class Lanes:
                 raise trio.EndOfChannel
             await self._news.wait()
             self._news = trio.Event()
+
+
+class SinkLanes(Lanes):
+    """What a sink reads: the topics and accounts that it is configured for, and what is told of it.
+
+    Notices that concern only its own lag are left out; what it lost is counted in its report as `slow`.
+    """
+
+    def __init__(self, bus: Bus, sink: Sink, config: Config, section: SinkConfig) -> None:
+        """Begin to collect.
+
+        Args:
+            config: Of the whole daemon: it says which accounts there are, and where files are kept.
+            section: The sink's own part of it.
+        """
+        accounts = account_topics(
+            (
+                (venue.name, name, account.channels)
+                for venue in config.venues.values()
+                for name, account in venue.accounts.items()
+            ),
+            section.accounts,
+        )
+        patterns = section.topics if sink.keeps else (*section.topics, *accounts)
+        super().__init__(bus, patterns, limit_bytes=section.queue_bytes, conflates=section.conflate)
+        self.section = section.name
+        self.report = SinkReport()
+        self.kept: KeptQueue | None = None
+        self._sink = sink
+        self._settings = section.settings
+        self._state_dir = config.state_dir / "sinks" / section.name
+        path = self._state_dir / "spool.db"
+        # What waits since the last time goes out even if the accounts were taken from the configuration.
+        if sink.keeps and (accounts or path.exists()):
+            self.kept = KeptQueue(
+                bus,
+                accounts,
+                Spool(path, limit_bytes=section.spool_bytes),
+                self.report,
+                name=section.name,
+                pending_bytes=section.queue_bytes,
+            )
+
+    @property
+    def epoch(self) -> str:
+        """One life of all streams."""
+        return self._bus.epoch
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the sink may keep files of its own."""
+        self._state_dir.mkdir(parents=True, exist_ok=True)
+        return self._state_dir
+
+    async def receive(self) -> list[Message]:  # type: ignore[override]  # a narrower answer
+        """Wait until there is something, and return all of it in order."""
+        while True:
+            found: list[Message] = []
+            for message in await super().receive():
+                if isinstance(message, Message):
+                    found.append(message)
+                elif message.lost:
+                    self.report.drop("slow", message.lost)
+            if found:
+                return found
+
+    async def run(self) -> None:
+        """Run the sink until it ends, begun anew whenever it crashes, and keep on disk what may not be lost."""
+        try:
+            async with trio.open_nursery() as nursery:
+                if self.kept is not None:
+                    nursery.start_soon(self.kept.run, name=f"spool:{self.section}")
+                await supervise(self._once, what="sink", name=self.section, crashed=self._crashed)
+                self.report.state, self.report.reason = "down", "it has ended"
+        finally:
+            if self.kept is not None:
+                await self.kept.spool.close()
+
+    async def _once(self) -> None:
+        if self.kept is not None:
+            self.kept.rewind()
+        await self._sink.run(self._settings, self)
+
+    def _crashed(self, reason: str) -> None:
+        self.report.state, self.report.reason = "down", f"the plugin crashed: {reason}"
+        self.report.last_error = reason
+
+    def end(self) -> None:
+        """Let the sink take what waits, and then no more."""
+        super().end()
+        if self.kept is not None:
+            self.kept.end()
+
+    def concerns(self) -> list[str]:
+        """Return what an operator should know, most urgent first; nothing when all is well."""
+        found = []
+        if self.report.state == "down":
+            found.append(f"sink {self.section} is down: {self.report.reason}")
+        if self.kept is not None and self.kept.trouble:
+            found.append(f"sink {self.section} cannot write its spool: {self.kept.trouble}")
+        elif self.kept is not None and self.kept.full > NEARLY_FULL:
+            found.append(f"the spool of sink {self.section} is {self.kept.full:.0%} full")
+        return found
+
+    def describe(self, now_ns: int) -> dict[str, Any]:
+        """Return facts for `/status` and `/metrics`."""
+        report = attrs.asdict(self.report)
+        last_ns = report.pop("last_delivered_ns")
+        report["last_delivered_age_s"] = None if last_ns is None else max(now_ns - last_ns, 0) / 1e9
+        report["spool"] = None
+        if self.kept is not None:
+            spool = self.kept.spool
+            oldest_ns = spool.oldest_ns
+            report["spool"] = {
+                "records": spool.count,
+                "bytes": spool.bytes,
+                "limit_bytes": spool.limit_bytes,
+                "pending": self.kept.pending,
+                "damaged": spool.damaged,
+                "oldest_age_s": None if oldest_ns is None else max(now_ns - oldest_ns, 0) / 1e9,
+                "trouble": self.kept.trouble,
+            }
+        return report

@@ -39,6 +39,7 @@ class Mailbox:
     __slots__ = (
         "_book_bytes",
         "_book_limit",
+        "_conflates",
         "_dirty",
         "_dropped",
         "_event_bytes",
@@ -63,6 +64,7 @@ class Mailbox:
         snapshot: Callable[[str], Message | None],
         flush: Callable[[], None],
         dirty: list[Mailbox],
+        conflates: bool = True,
     ) -> None:
         """Make an empty mailbox.
 
@@ -71,6 +73,7 @@ class Mailbox:
             snapshot: Returns the present book of a topic; called when one is owed.
             flush: Called after each batch that put something into `fresh`; never waits and never raises.
             dirty: Where mailboxes note themselves for that.
+            conflates: Whether newer state replaces older. If not, state waits in order as events do.
         """
         self.fresh: list[Message] = []
         self.lagging = False
@@ -80,6 +83,7 @@ class Mailbox:
         self.direct: Callable[[bytes], int] | None = None
         self.rest: Callable[[bytes, int], None] = _no_rest
         self._dirty = dirty
+        self._conflates = conflates
         self._limit = limit_bytes
         self._book_limit = limit_bytes // 8
         self._snapshot = snapshot
@@ -176,13 +180,13 @@ class Mailbox:
     def keep(self, message: Message) -> None:
         """Let a message wait in its lane."""
         lane = message.lane
-        if lane is _STATE:
+        if lane is _STATE and self._conflates:
             replaced = self._waiting.pop(message.topic, None)
             if replaced is not None:
                 self._passed_over.setdefault(message.topic, replaced.seq)
                 self.conflated += 1
             self._waiting[message.topic] = message
-        elif lane is _EVENT:
+        elif lane is not _BOOK:
             self._waiting[message] = message
             self._event_bytes += len(message.text)
             if self._event_bytes > self._limit:
@@ -212,7 +216,7 @@ class Mailbox:
         for message in self._waiting.values():
             if size <= enough:
                 break
-            if message.lane is _EVENT:
+            if message.lane is _EVENT or (message.lane is _STATE and not self._conflates):
                 gone.append(message)
                 size -= len(message.text)
         for message in gone:
@@ -234,11 +238,9 @@ class Mailbox:
             runs[-2:] = [(first, last, count + more)]
 
     def _remove(self, message: Message) -> None:
-        if message.lane is _STATE:
+        if message.lane is _STATE and self._conflates:
             del self._waiting[message.topic]
             return
         del self._waiting[message]
-        if message.lane is _EVENT:
-            self._event_bytes -= len(message.text)
-        else:
+        if message.lane is _BOOK:
             self._book_bytes -= len(message.text)

@@ -11,7 +11,6 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -19,13 +18,12 @@ import trio
 
 from pricefeedd import __version__, notify
 from pricefeedd.bus import Bus
-from pricefeedd.config import Config, SinkConfig
+from pricefeedd.config import Config
 from pricefeedd.demand import LINGER_S, Demands, Hold
 from pricefeedd.errors import ServiceAwayError
-from pricefeedd.events import Origin, State, Status
-from pricefeedd.hookspecs import KeptLane, SinkReport
+from pricefeedd.events import PRIVATE_CHANNELS, Origin, State, Status
 from pricefeedd.instruments import Directory
-from pricefeedd.lanes import Lanes
+from pricefeedd.lanes import SinkLanes
 from pricefeedd.loader import Plugins
 from pricefeedd.message import Message
 from pricefeedd.runtime import Surroundings, VenueRuntime
@@ -42,32 +40,6 @@ log = structlog.get_logger("pricefeedd.service")
 SHUTDOWN_S = 10.0
 #: A venue whose loop did not turn for this long is stuck, and the systemd watchdog is not fed.
 STUCK_S = 15.0
-
-
-class SinkLanes(Lanes):
-    """What a sink reads: the topics that it is configured for, without the notices that concern only its own lag."""
-
-    kept: KeptLane | None = None
-
-    def __init__(self, bus: Bus, config: SinkConfig, state_dir: Path) -> None:
-        super().__init__(bus, config.topics, limit_bytes=config.queue_bytes)
-        self.section = config.name
-        self.epoch = bus.epoch
-        self.report = SinkReport()
-        self._state_dir = state_dir
-
-    @property
-    def state_dir(self) -> Path:
-        """Where the sink may keep files of its own."""
-        self._state_dir.mkdir(parents=True, exist_ok=True)
-        return self._state_dir
-
-    async def receive(self) -> list[Message]:  # type: ignore[override]  # a narrower answer
-        """Wait until there is something, and return all of it in order."""
-        while True:
-            found = [m for m in await super().receive() if isinstance(m, Message)]
-            if found:
-                return found
 
 
 class Daemon:
@@ -98,6 +70,8 @@ class Daemon:
             name: Demands(venue, self.bus, linger_s=linger_s) for name, venue in config.venues.items()
         }
         self._loaded = plugins
+        self.accounts = Accounts(config.venues, plugins.venues)
+        self.sinks: dict[str, SinkLanes] = {}
         self._stop = trio.Event()
 
     @property
@@ -122,7 +96,8 @@ class Daemon:
         return {
             "version": __version__,
             "sessions": {name: runtime.describe() for name, runtime in self.runtimes.items()},
-            "sinks": sorted(self.config.sinks),
+            "accounts": self.accounts.describe(),
+            "sinks": {name: lanes.describe(self.now_ns()) for name, lanes in self.sinks.items()},
         }
 
     async def run(
@@ -148,7 +123,9 @@ class Daemon:
             stop_web = trio.Event()
             self.binds = await serving.start(_serve, self, app, stop_web)
             async with trio.open_nursery() as sinking:
-                lanes = [self._begin_sink(name, sinking) for name in self.config.sinks]
+                for name in self.config.sinks:
+                    self._begin_sink(name, sinking)
+                sinking.start_soon(self.subscriptions.run, name="subscriptions")
                 async with trio.open_nursery() as sourcing:
                     sourcing.start_soon(self._until_stopped, sourcing.cancel_scope, name="stop")
                     if signals:
@@ -165,8 +142,9 @@ class Daemon:
                     log.info("serving", binds=self.binds, version=__version__, epoch=self.epoch)
                 notify.stopping()
                 log.info("stopping")
-                for lane in lanes:
-                    lane.end()
+                self.subscriptions.close()
+                for lanes in self.sinks.values():
+                    lanes.end()
                 sinking.cancel_scope.deadline = trio.current_time() + SHUTDOWN_S / 2
             stop_web.set()
         log.info("stopped")
@@ -216,16 +194,15 @@ class Daemon:
                 )
         self.bus.publish(down)
 
-    def _begin_sink(self, name: str, nursery: trio.Nursery) -> SinkLanes:
+    def _begin_sink(self, name: str, nursery: trio.Nursery) -> None:
         config = self.config.sinks[name]
         sink = self._loaded.sinks[config.plugin or name]
         for pattern in map(Pattern, config.topics):
             if pattern.exact:  # a sink that names a topic reads it for as long as it runs
                 self.demand(pattern.channel, pattern.venue, pattern.instrument)
-        lanes = SinkLanes(self.bus, config, self.config.state_dir / "sinks" / name)
-        run = partial(sink.run, config.settings, lanes)
-        nursery.start_soon(partial(supervise, run, what="sink", name=name), name=f"sink:{name}")
-        return lanes
+        sink = self._loaded.sinks[config.plugin or name]
+        lanes = self.sinks[name] = SinkLanes(self.bus, sink, self.config, config)
+        nursery.start_soon(lanes.run, name=f"sink:{name}")
 
     async def _until_stopped(self, scope: trio.CancelScope) -> None:
         await self._stop.wait()
