@@ -73,6 +73,7 @@ class Bus:
         self._history = history
         # For each channel the topics of the events kept, oldest first: the same event stands first in its topic.
         self._kept: dict[str, deque[Topic]] = {}
+        self._listeners: dict[type[Event], list[Callable[[Message], None]]] = {}
         self._ended: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Topic]:
@@ -119,6 +120,15 @@ class Bus:
 
         Args:
             flush: False leaves that to the caller, who has more at hand: a reader's frames then leave in one send.
+    def listen(self, kind: type[Event], hear: Callable[[Message], None]) -> None:
+        """Have each event of a rare kind heard, whatever its topic: candles, gaps, or what accounts are told.
+
+        Args:
+            hear: Called within `publish`, so it neither waits nor raises.
+        """
+        assert kind not in _PLAIN, "it would cost too much to ask for each of these"
+        self._listeners.setdefault(kind, []).append(hear)
+
         """
         topics = self._topics
         if type(events) is not list:
@@ -152,6 +162,9 @@ class Bus:
                 readers = topic.readers
             # `Mailbox.offer`, written out: the call would cost as much as what it does.
             for mailbox in readers:
+            if plain is None:
+                for hear in self._listeners.get(kind, ()):
+                    hear(message)
                 if mailbox.lagging:
                     mailbox.keep(message)
                 else:

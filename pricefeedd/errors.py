@@ -36,6 +36,10 @@ class ServiceAwayError(PricefeeddError):
     """A service that is needed cannot be reached; a command exits with 69."""
 
 
+class StoreAwayError(ServiceAwayError):
+    """The database cannot be used now: it is away, locked, full, or of a newer pricefeedd."""
+
+
 class SinkOverflowError(PricefeeddError):
     """A sink that may lose nothing fell behind by more than its spool holds."""
 
