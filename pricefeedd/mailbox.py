@@ -244,3 +244,5 @@ class Mailbox:
         del self._waiting[message]
         if message.lane is _BOOK:
             self._book_bytes -= len(message.text)
+        else:
+            self._event_bytes -= len(message.text)
