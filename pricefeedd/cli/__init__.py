@@ -45,8 +45,15 @@ _HELP = {
 }
 
 
+#: Commands that come with a plugin of ours: what else must be installed for them.
+_WITH_PLUGIN = {"zmq-proxy": "pricefeedd-zmq"}
+
+
 class Late(click.Group):
-    """A group that imports a command's module when the command is called."""
+    """A group that imports a command's module when the command is called.
+
+    Commands of plugins stand behind our own: plugins are loaded only for a command that is not ours, and for help.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which a user meets them."""
@@ -56,14 +63,22 @@ class Late(click.Group):
         """Return the command, imported now."""
         module = _COMMANDS.get(cmd_name)
         if module is None:
-            return None
+            from pricefeedd.cli.brought import command_of  # late: it loads the plugins
+
+            return command_of(cmd_name, _WITH_PLUGIN)
         command: click.Command = getattr(importlib.import_module(module), cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands without importing them."""
+        from pricefeedd.cli.brought import commands  # late: it loads the plugins
+
         with formatter.section("Commands"):
             formatter.write_dl(list(_HELP.items()))
+        brought = [(c.name, c.help) for name, c in sorted(commands().items()) if name not in _COMMANDS]
+        if brought:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl(brought)
 
 
 @click.group(cls=Late, context_settings={"help_option_names": ["-h", "--help"]})
