@@ -1,0 +1,86 @@
+"""Services of the machine that tests use, and private ones that they may stop.
+
+A service that is not there skips the test; with PRICEFEEDD_REQUIRE_SERVICES=1 it fails.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+#: The machine's PostgreSQL; never stopped. Each test has a database of its own in it.
+POSTGRES = os.environ.get("PRICEFEEDD_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432")
+
+
+def away(what: str) -> NoReturn:
+    """Skip the test for want of a service, or fail where services are required."""
+    if os.environ.get("PRICEFEEDD_REQUIRE_SERVICES") == "1":
+        pytest.fail(f"{what}, and services are required")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session", name="away")
+def _away() -> Callable[[str], NoReturn]:
+    """Return what a fixture or a test calls when a service is not there."""
+    return away
+
+
+def _beside(name: str) -> Any:
+    """Return a module beside this file: tests are no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Callable[[str], Any]:
+    """Return a function that runs a statement as the machine's PostgreSQL's administrator."""
+    import psycopg
+
+    def run(statement: str, database: str = "postgres") -> list[Any]:
+        with psycopg.connect(f"{POSTGRES}/{database}", autocommit=True, connect_timeout=5) as connection:
+            done = connection.execute(statement)
+            return done.fetchall() if done.description else []
+
+    try:
+        run("SELECT 1")
+    except psycopg.OperationalError as e:
+        away(f"no PostgreSQL at {POSTGRES}: {e}")
+    return run
+
+
+@pytest.fixture
+def postgres_url(postgres: Callable[[str], Any]) -> Iterator[str]:
+    """Return the URL of a new database in the machine's PostgreSQL; it is dropped afterwards."""
+    name = f"pricefeedd_test_{secrets.token_hex(6)}"
+    postgres(f"CREATE DATABASE {name}")
+    yield f"postgresql+psycopg://{POSTGRES.partition('://')[2]}/{name}"
+    postgres(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def postgres_cluster() -> Iterator[Any]:
+    """Return a private PostgreSQL (`clusters.Cluster`) that may be stopped; it runs when a test begins."""
+    clusters = _beside("clusters")
+    try:
+        with clusters.cluster() as cluster:
+            yield cluster
+    except clusters.ClusterAwayError as e:
+        away(str(e))
+
+
+@pytest.fixture
+def own_postgres(postgres_cluster: Any) -> Any:
+    """Return the private PostgreSQL, started, whatever the test before did to it."""
+    if not postgres_cluster.runs:
+        postgres_cluster.start()
+    return postgres_cluster
