@@ -84,3 +84,42 @@ def own_postgres(postgres_cluster: Any) -> Any:
     if not postgres_cluster.runs:
         postgres_cluster.start()
     return postgres_cluster
+
+
+#: The machine's RabbitMQ; never stopped. Each test has an exchange and queues of its own in it.
+RABBITMQ = os.environ.get("PRICEFEEDD_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672/%2F")
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> str:
+    """Return the URL of the machine's RabbitMQ."""
+    import pika
+
+    parameters = pika.URLParameters(RABBITMQ)
+    parameters.socket_timeout = parameters.stack_timeout = 5.0
+    try:
+        pika.BlockingConnection(parameters).close()
+    except (pika.exceptions.AMQPError, OSError) as e:
+        away(f"no RabbitMQ at {parameters.host}:{parameters.port}: {e!r}")
+    return RABBITMQ
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Return a private RabbitMQ (`brokers.Broker`) that may be stopped; see `own_rabbitmq`."""
+    brokers = _beside("brokers")
+    if brokers.scripts() is None:
+        away("RabbitMQ's server is not installed")
+    broker = brokers.Broker(tmp_path_factory.mktemp("rabbitmq"))
+    try:
+        yield broker
+    finally:
+        broker.close()
+
+
+@pytest.fixture
+def own_rabbitmq(rabbitmq_node: Any) -> Any:
+    """Return the private RabbitMQ, started, whatever the test before did to it."""
+    if not rabbitmq_node.running:
+        rabbitmq_node.start()
+    return rabbitmq_node
