@@ -1,13 +1,14 @@
-"""What readers hold of a venue that serves topics on demand: counted holds, and when the last was let go.
+"""What readers and services hold of a venue: counted holds, and when the last was let go.
 
-Plain state that readers change by plain calls. The venue's runtime waits for changes and acts on them; the
+Readers may hold what the configuration offers on demand; services that subscribe by the REST API anything that
+the venue lists. Plain state that readers change by plain calls. The venue's runtime waits for changes and acts on them; the
 state outlives it, so that what is still held is served again after a crash of the venue's plugin.
 """
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 import attrs
 import trio
@@ -63,6 +64,11 @@ class Demands:
         self._entries = [entry for entry in config.subscribe if entry.on_demand]
         # Our names that each entry means; an entry is in it once its market's instruments are known.
         self._names: dict[SubscribeConfig, frozenset[str]] = {}
+        self._maps: dict[str, InstrumentMap] = {}
+        self._listed = trio.Event()
+        self._called: dict[str, None] = {}  # markets that somebody needs, whatever is configured
+        self._calling = trio.Event()
+        self._claimed: dict[TopicKey, str] = {}  # of which market, whatever is configured
         self._holds: dict[TopicKey, int] = {}
         self._until: dict[TopicKey, float] = {}  # in the order in which they end: all wait equally long
         self._fresh: dict[TopicKey, None] = {}
@@ -72,12 +78,39 @@ class Demands:
 
     def demand(self, channel: str, instrument: str) -> Hold | None:
         """Claim a topic; None if it is not offered. The topic is on the bus when this returns."""
-        if not self.offers(channel, instrument):
-            return None
-        topic = (channel, instrument)
+        return self._hold((channel, instrument)) if self.offers(channel, instrument) else None
+
+    def claim(self, channel: str, instrument: Instrument) -> Hold:
+        """Claim a topic of an instrument that the venue lists, whether the configuration offers it or not."""
+        topic = (channel, instrument.name)
+        self._claimed[topic] = instrument.market
+        self._call(instrument.market)
+        return self._hold(topic)
+
+    async def listed(self, market: str, *, other_than: InstrumentMap | None = None) -> InstrumentMap:
+        """Return what a market lists, as soon as that is known; the market is begun if it was not.
+
+        Args:
+            other_than: A list that is known already: wait for the next.
+        """
+        self._call(market)
+        while (found := self._maps.get(market)) is None or found is other_than:
+            await self._listed.wait()
+        return found
+
+    def known(self, market: str) -> InstrumentMap | None:
+        """Return what a market lists; None while that is not known."""
+        return self._maps.get(market)
+
+    def _call(self, market: str) -> None:
+        if market not in self._called:
+            self._called[market] = None
+            self._calling.set()
+
+    def _hold(self, topic: TopicKey) -> Hold:
         self._until.pop(topic, None)
         self._holds[topic] = self._holds.get(topic, 0) + 1
-        self._bus.topic(channel, self._venue, instrument)
+        self._bus.topic(topic[0], self._venue, topic[1])
         self._fresh[topic] = None
         self._changed.set()
         return Hold(self, topic)
@@ -116,13 +149,29 @@ class Demands:
         """How many are served still, after their last reader."""
         return len(self._until)
 
-    def markets(self, channel: str | None = None) -> list[str]:
-        """Return the markets that offer a channel, or anything."""
-        offering = (entry.market for entry in self._entries if channel is None or channel in entry.channels)
-        return list(dict.fromkeys(offering))
+    def markets(self) -> list[str]:
+        """Return the markets that offer anything, or that somebody needs."""
+        return list(dict.fromkeys((*(entry.market for entry in self._entries), *self._called)))
+
+    async def called(self, known: Container[str]) -> list[str]:
+        """Wait until somebody needs markets besides those that are known, and return them."""
+        while True:
+            self._calling = trio.Event()
+            found = [market for market in self._called if market not in known]
+            if found:
+                return found
+            await self._calling.wait()
+
+    def markets_of(self, topic: TopicKey) -> list[str]:
+        """Return the markets that may have a topic: the one that it was claimed of, and those that offer its channel."""
+        offering = [entry.market for entry in self._entries if topic[0] in entry.channels]
+        claimed = self._claimed.get(topic)
+        return list(dict.fromkeys(offering if claimed is None else (claimed, *offering)))
 
     def names(self, market: str, channel: str, name: str) -> bool:
-        """Return whether a market whose instruments are known offers this topic."""
+        """Return whether a market whose instruments are known has this topic for those who hold it."""
+        if self._claimed.get((channel, name)) == market:
+            return self._maps[market].by_name(name) is not None
         return any(
             entry.market == market and channel in entry.channels and name in self._names.get(entry, ())
             for entry in self._entries
@@ -130,6 +179,9 @@ class Demands:
 
     def know(self, instruments: InstrumentMap) -> list[UnknownInstrumentError]:
         """Take a market's instruments; return what is wrong with the configured ones."""
+        self._maps[instruments.market] = instruments
+        listed, self._listed = self._listed, trio.Event()
+        listed.set()
         wrong = []
         for entry in self._entries:
             if entry.market != instruments.market:
@@ -165,6 +217,7 @@ class Demands:
             if until > now:
                 return
             del self._until[topic]
+            self._claimed.pop(topic, None)
             yield topic
 
 

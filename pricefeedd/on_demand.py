@@ -59,7 +59,7 @@ class OnDemand:
     def tell_waiting(self, market: Market, reason: str) -> None:
         """Say why topics are not begun yet."""
         if market.instruments is None:
-            waiting = [topic for topic in self._waiting if market.name in self._demands.markets(topic[0])]
+            waiting = [topic for topic in self._waiting if market.name in self._demands.markets_of(topic)]
             told = [self._served.status(*topic, reason, State.CONNECTING) for topic in waiting]
             if told:
                 self._bus.publish(told)
@@ -104,7 +104,7 @@ class OnDemand:
 
     def _offered(self, channel: str, name: str) -> tuple[Market, Instrument] | None:
         """Return market and instrument of a topic that is offered; None while no market is known to have it."""
-        for offering in self._demands.markets(channel):
+        for offering in self._demands.markets_of((channel, name)):
             market = self._known(offering)
             if market is not None and self._demands.names(market.name, channel, name):
                 return market, market.find(name)
@@ -112,7 +112,7 @@ class OnDemand:
 
     def _why_waiting(self, topic: TopicKey) -> Status:
         channel, name = topic
-        found = [self._known(market) for market in self._demands.markets(channel)]
+        found = [self._known(market) for market in self._demands.markets_of(topic)]
         maps = [
             market.instruments for market in found if market is not None and market.instruments is not None
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -70,8 +71,10 @@ class Surroundings:
 
     Attributes:
         now_ns: Wall clock, ns since the Unix epoch UTC.
-        tap: Given each frame, for recordings.
-        rest_tap: Given each REST answer, for recordings.
+        tap: Given each frame, for recordings; of public data only.
+        rest_tap: Given each REST answer, for recordings; of public data only.
+        state_dir: Where what outlives a restart is kept; None to keep nothing.
+        buckets: Rate budgets by name, by the section of their venue: they belong to this address, whoever asks.
     """
 
     bus: Bus
@@ -81,6 +84,15 @@ class Surroundings:
     now_ns: Callable[[], int]
     tap: Tap | None = None
     rest_tap: RestTap | None = None
+    state_dir: Path | None = None
+    buckets: dict[str, dict[str, Bucket]] = attrs.field(factory=dict)
+
+    def budgets(self, section: str, venue: Venue) -> dict[str, Bucket]:
+        """Return the rate budgets of a venue."""
+        found = self.buckets.setdefault(section, {})
+        for budget in venue.budgets:
+            found.setdefault(budget.name, Bucket(budget))
+        return found
 
 
 class VenueRuntime:
@@ -108,7 +120,7 @@ class VenueRuntime:
         self.markets: dict[str, Market] = {}
         self.last_turn = trio.current_time()
         self._last_turn_ns = 0
-        self.buckets = {budget.name: Bucket(budget) for budget in self.venue.budgets}
+        self.buckets = around.budgets(self.name, self.venue)
         self.demands = demands or Demands(config, around.bus)
         self._send, self._receive = trio.open_memory_channel[tuple[str, Input]](BATCHES)
         self._breakers = Breakers(self.venue, config, around.stats, self.markets.keys())
@@ -165,8 +177,7 @@ class VenueRuntime:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._loop, nursery, name=f"gate:{self.name}")
             nursery.start_soon(self._tick, name=f"tick:{self.name}")
-            for market in dict.fromkeys(s.market for s in self.config.subscribe):
-                nursery.start_soon(self._market, market, nursery, name=f"market:{self.name}:{market}")
+            nursery.start_soon(self._begin_markets, nursery, name=f"markets:{self.name}")
             nursery.start_soon(self._on_demand.run, nursery, name=f"demands:{self.name}")
 
     async def _emit(self, market: str, item: Input) -> None:
@@ -308,6 +319,16 @@ class VenueRuntime:
         market.stats.events = counts
 
     # --- what feeds it ---------------------------------------------------------------------------------
+
+    async def _begin_markets(self, nursery: trio.Nursery) -> None:
+        """Begin the markets of the configuration, and others as soon as somebody needs them."""
+        begun: dict[str, None] = {}
+        fresh = [subscribe.market for subscribe in self.config.subscribe]
+        while True:
+            for market in dict.fromkeys(fresh):
+                begun[market] = None
+                nursery.start_soon(self._market, market, nursery, name=f"market:{self.name}:{market}")
+            fresh = await self.demands.called(begun)
 
     async def _market(self, name: str, nursery: trio.Nursery) -> None:
         """Learn a market's instruments and have what is configured begun, again and again."""

@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from pricefeedd import __version__, notify
+from pricefeedd.accounts.keeper import Accounts
 from pricefeedd.bus import Bus
 from pricefeedd.config import Config
 from pricefeedd.demand import LINGER_S, Demands, Hold
@@ -25,7 +26,8 @@ from pricefeedd.events import PRIVATE_CHANNELS, Origin, State, Status
 from pricefeedd.instruments import Directory
 from pricefeedd.lanes import SinkLanes
 from pricefeedd.loader import Plugins
-from pricefeedd.message import Message
+from pricefeedd.offer import Offer
+from pricefeedd.registry import Registry
 from pricefeedd.runtime import Surroundings, VenueRuntime
 from pricefeedd.stats import Stats
 from pricefeedd.supervisor import supervise
@@ -33,6 +35,7 @@ from pricefeedd.topic import Pattern
 from pricefeedd.transport import Dialer, NetworkDialer
 from pricefeedd.web.app import create_app
 from pricefeedd.web.listen import serve
+from pricefeedd.write_behind import Repository
 
 log = structlog.get_logger("pricefeedd.service")
 
@@ -52,11 +55,13 @@ class Daemon:
         *,
         now_ns: Callable[[], int] = time.time_ns,
         linger_s: float = LINGER_S,
+        subscriptions: Repository | None = None,
     ) -> None:
         """Prepare a daemon.
 
         Args:
             linger_s: How long a topic that was subscribed on demand is served after its last reader.
+            subscriptions: Where the subscriptions of services outlive us; None lets them end with the process.
         """
         self.config = config
         self.plugins = plugins.records
@@ -65,13 +70,18 @@ class Daemon:
         self.directory = Directory()
         self.stats = Stats(started_ns=now_ns())
         self.runtimes: dict[str, VenueRuntime] = {}
+        self.accounts = Accounts(config.venues, plugins.venues)
+        self.sinks: dict[str, SinkLanes] = {}
         self.binds: list[str] = []
         self._demands = {
             name: Demands(venue, self.bus, linger_s=linger_s) for name, venue in config.venues.items()
         }
         self._loaded = plugins
-        self.accounts = Accounts(config.venues, plugins.venues)
-        self.sinks: dict[str, SinkLanes] = {}
+        self._offers = {
+            name: Offer(plugins.venues[venue.plugin or name], venue, self._demands[name])
+            for name, venue in config.venues.items()
+        }
+        self.subscriptions = Registry(self._offers, self.bus, now_ns=now_ns, repository=subscriptions)
         self._stop = trio.Event()
 
     @property
@@ -158,8 +168,10 @@ class Daemon:
                 stats=self.stats,
                 dialer=dialer or network,
                 now_ns=self.now_ns,
+                state_dir=self.config.state_dir,
             )
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.accounts.run, around, name="accounts")
                 for name in self.config.venues:
                     run = partial(self._run_venue, name, around)
                     crashed = partial(self._venue_crashed, name)
@@ -172,6 +184,7 @@ class Daemon:
             self._loaded.venues[config.plugin or name], config, around, self._demands[name]
         )
         self.runtimes[name] = runtime
+        self._offers[name].venue = runtime.venue
         await runtime.run()
 
     def _venue_crashed(self, name: str, reason: str) -> None:
@@ -179,7 +192,7 @@ class Daemon:
         self.runtimes.pop(name, None)
         down = []
         for topic in self.bus:
-            if topic.venue == name:
+            if topic.venue == name and topic.channel not in PRIVATE_CHANNELS:
                 topic.book = None
                 down.append(
                     Status(
@@ -196,7 +209,6 @@ class Daemon:
 
     def _begin_sink(self, name: str, nursery: trio.Nursery) -> None:
         config = self.config.sinks[name]
-        sink = self._loaded.sinks[config.plugin or name]
         for pattern in map(Pattern, config.topics):
             if pattern.exact:  # a sink that names a topic reads it for as long as it runs
                 self.demand(pattern.channel, pattern.venue, pattern.instrument)
@@ -266,6 +278,4 @@ def unserved(config: Config) -> list[str]:
         found.append("store")
     if config.metrics.compat:
         found.append("metrics.compat")
-    for name, venue in config.venues.items():
-        found += [f"venues.{name}.accounts.{account}" for account in venue.accounts]
     return found

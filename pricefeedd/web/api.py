@@ -148,6 +148,7 @@ class Api:
                 {"name": p.name, "status": str(getattr(p.status, "value", p.status)), "reason": p.reason}
                 for p in daemon.plugins
             ],
+            "subscriptions": daemon.subscriptions.describe(),
             "memory": {"peak_rss_bytes": _peak_rss_bytes()},
         }
         return respond(dict(daemon.describe()) | body)

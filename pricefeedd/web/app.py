@@ -27,6 +27,8 @@ from pricefeedd.web.reading import Reading
 from pricefeedd.web.socket import Socket
 from pricefeedd.web.sse import Streams
 from pricefeedd.web.stream import Native
+from pricefeedd.web.subscriptions import PATH as SUBSCRIPTIONS_PATH
+from pricefeedd.web.subscriptions import Subscriptions
 from pricefeedd.web.topics import Resolver
 
 log = logging.getLogger(__name__)
@@ -102,6 +104,7 @@ def create_app(daemon: Daemon, limits: Limits | None = None) -> WebApp:
     }
     Api(daemon).add_routes(app)
     Reading(daemon, resolver, limits).add_routes(app)
+    Subscriptions(daemon, limits).add_routes(app)
     Streams(daemon, app.readers, resolver).add_routes(app)
     Docs(daemon).add_routes(app)
     _guard(app, daemon)
@@ -130,12 +133,16 @@ def _guard(app: WebApp, daemon: Daemon) -> None:
             return respond({"error": "served on the admin listener only", "code": "NOT_FOUND"}, 404)
         if request.path in _OPEN_PATHS:
             return None
+        subscriptions = request.path.startswith(SUBSCRIPTIONS_PATH)
+        if subscriptions and request.method in ("POST", "DELETE"):
+            return None  # who may change something is asked there
         scope = ADMIN if request.path in _ADMIN_PATHS else READ
         given = presented(request.headers, request.args)
         why = denial(web.keys, given, scope=scope, public=web.public_read)
         if why is None:
             return None
-        refused = respond({"error": why, "code": "UNAUTHORISED"}, 401)
+        code = "AUTHENTICATION_FAILED" if subscriptions else "UNAUTHORISED"
+        refused = respond({"error": why, "code": code}, 401)
         refused.headers["WWW-Authenticate"] = "Bearer"
         return refused
 

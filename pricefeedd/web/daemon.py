@@ -9,6 +9,7 @@ import attrs
 
 from pricefeedd.bus import Bus
 from pricefeedd.instruments import Directory
+from pricefeedd.registry import Registry
 from pricefeedd.stats import Stats
 
 
@@ -79,6 +80,7 @@ class Daemon(Protocol):
 
     Attributes:
         plugins: Records of the plugins found, each with `name`, `status` and `reason`.
+        subscriptions: Which services subscribed what.
         epoch: One life of all streams.
         now_ns: The wall clock.
         describe: Returns facts for `/status` that only the daemon knows, such as the venues' connections.
@@ -93,6 +95,8 @@ class Daemon(Protocol):
     def directory(self) -> Directory: ...
     @property
     def stats(self) -> Stats: ...
+    @property
+    def subscriptions(self) -> Registry: ...
     @property
     def plugins(self) -> Iterable[Any]: ...
     @property

@@ -101,8 +101,8 @@ class Flag:
         return value
 
     def read_text(self, texts: Sequence[str]) -> bool:
-        """Take `true` or `false`."""
-        return {"true": True, "false": False}[_known(_one(texts), ("true", "false"))]
+        """Take `true` or `false`, in any case: Python's own text is `True`."""
+        return {"true": True, "false": False}[_known(_one(texts).lower(), ("true", "false"))]
 
 
 @attrs.frozen(kw_only=True)

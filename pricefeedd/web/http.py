@@ -9,11 +9,12 @@ import orjson
 from quart import Response, request
 
 from pricefeedd.web.daemon import Daemon
-from pricefeedd.web.fields import API_KEY, BadRequest, given, read_query
+from pricefeedd.web.fields import API_KEY, BadRequest, given, read_object, read_query
 from pricefeedd.web.keys import presented, scopes
 from pricefeedd.web.topics import Problem
 
 _Q = TypeVar("_Q", bound="Query")
+_B = TypeVar("_B")
 
 #: What a problem with a topic is in HTTP.
 STATUS: Final = {
@@ -43,6 +44,22 @@ def asked(made: type[_Q]) -> _Q:
         BadRequest: A parameter is unknown, missing or wrong.
     """
     return read_query(made, request.args.to_dict(flat=False))
+
+
+async def body(made: type[_B]) -> _B:
+    """Return what the body of the present request asks; its content type does not matter.
+
+    Raises:
+        BadRequest: It is no JSON object, or a key is unknown, missing or wrong.
+    """
+    asked(Query)
+    try:
+        found = orjson.loads(await request.get_data())
+    except orjson.JSONDecodeError as e:
+        raise BadRequest("bad_json", f"not JSON: {e}") from e
+    if not isinstance(found, dict):
+        raise BadRequest("bad_request", "the body is a JSON object")
+    return read_object(made, found)
 
 
 def own_scopes(daemon: Daemon) -> frozenset[str]:

@@ -48,6 +48,7 @@ class StatsCollector(Collector):
         yield from self._markets(list(self._daemon.stats))
         yield from self._readers()
         yield from self._topics()
+        yield self._subscriptions()
 
     def _markets(self, markets: list[MarketStats]) -> Iterator[Metric]:
         for name, text, value in _COUNTERS:
@@ -117,6 +118,16 @@ class StatsCollector(Collector):
         yield CounterMetricFamily("pricefeedd_published", "Messages put on the bus.", value=published)
         uptime = (self._daemon.now_ns() - self._daemon.stats.started_ns) / 1e9
         yield GaugeMetricFamily("pricefeedd_uptime_seconds", "Time since the start.", value=uptime)
+
+    def _subscriptions(self) -> Metric:
+        found = GaugeMetricFamily(
+            "pricefeedd_subscriptions",
+            "Subscriptions of services by the REST API.",
+            labels=("venue", "channel_type", "active"),
+        )
+        for (venue, kind, active), count in sorted(self._daemon.subscriptions.counts().items()):
+            found.add_metric((venue, kind, str(active).lower()), count)
+        return found
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:

@@ -23,6 +23,7 @@ from websockets.sync.client import ClientConnection, connect
 from pricefeedd.bus import Bus
 from pricefeedd.events import Quote, State, Status, Trade
 from pricefeedd.instruments import Directory, Instrument, InstrumentMap, Kind
+from pricefeedd.registry import Registry
 from pricefeedd.stats import Stats
 from pricefeedd.web.app import WebApp, create_app
 from pricefeedd.web.daemon import Limits
@@ -80,6 +81,7 @@ class Daemon:
         self.plugins = [Plugin(name="binance", status="loaded", reason="")]
         self.epoch = self.bus.epoch
         self.now_ns = time.time_ns
+        self.subscriptions = Registry({}, self.bus, now_ns=self.now_ns)
         self.facts: dict[str, Any] = {}
 
     def describe(self) -> dict[str, Any]:
