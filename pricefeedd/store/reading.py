@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-import attrs
 import orjson
 import sqlalchemy as sa
 
 from pricefeedd.store import rows, tables
+from pricefeedd.store.records import Slice
 from pricefeedd.store.rows import Entry
 
 Row = dict[str, Any]
-
-
-@attrs.frozen(kw_only=True)
-class Slice:
-    """Which rows of a list, newest first.
-
-    Attributes:
-        equal: Columns that must have this value.
-        from_us: The oldest wanted, included; None for all.
-        to_us: The newest wanted, not included; None for all.
-    """
-
-    equal: Mapping[str, Any]
-    from_us: int | None
-    to_us: int | None
-    limit: int
-    offset: int
 
 
 def candles(

@@ -1,6 +1,9 @@
-"""What the store keeps that is no event."""
+"""What the store keeps that is no event, and what it is asked."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -34,3 +37,20 @@ class SubscriptionRecord:
     created_at: int
     updated_at: int
     last_event_at: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Slice:
+    """Which rows of a list, newest first.
+
+    Attributes:
+        equal: Columns that must have this value, or one of a tuple of values.
+        from_us: The oldest wanted, included; None for all.
+        to_us: The newest wanted, not included; None for all.
+    """
+
+    equal: Mapping[str, Any]
+    from_us: int | None
+    to_us: int | None
+    limit: int
+    offset: int

@@ -9,7 +9,7 @@ import attrs
 import orjson
 
 from pricefeedd.envelope import envelope
-from pricefeedd.events import AccountEvent, Candle, Gap
+from pricefeedd.events import AccountEvent, Candle, Gap, Origin
 from pricefeedd.message import Message
 from pricefeedd.store.records import SubscriptionRecord
 
@@ -63,6 +63,26 @@ def candle_row(event: Candle) -> dict[str, Any]:
         "origin": event.origin.value,
         "received_at": event.received_ns // 1000,
     }
+
+
+def candle(row: Mapping[str, Any]) -> Candle:
+    """Return the candle that a row was made of."""
+    return Candle(
+        venue=row["venue"],
+        instrument=row["instrument"],
+        interval=row["interval"],
+        start_ns=row["start"] * 1000,
+        open=row["open"],
+        high=row["high"],
+        low=row["low"],
+        close=row["close"],
+        volume=row["volume"],
+        turnover=row["turnover"],
+        trades=row["trades"],
+        origin=Origin(row["origin"]),
+        received_ns=row["received_at"] * 1000,
+        closed=True,
+    )
 
 
 def gap_row(message: Message, epoch: str) -> dict[str, Any]:

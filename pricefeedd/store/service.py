@@ -19,11 +19,11 @@ import trio
 from pricefeedd.bus import Bus
 from pricefeedd.config import StoreConfig
 from pricefeedd.errors import SpoolError, StoreAwayError
-from pricefeedd.events import Candle, Event, Gap
+from pricefeedd.events import Candle, Gap
 from pricefeedd.limits import backoff
 from pricefeedd.message import Message
 from pricefeedd.stats import Histogram
-from pricefeedd.store import rows
+from pricefeedd.store import reading, rows
 from pricefeedd.store.database import CALL_S, Database, RefusedError
 from pricefeedd.store.lane import RETRY_S, Lane
 from pricefeedd.store.rows import Entry
@@ -87,6 +87,7 @@ class Store:
         self._progress = trio.lowlevel.ParkingLot()
         self.subscriptions = Subscriptions(self)
         self._bus = bus
+        self._candles_kept = config.candles
         bus.listen(Gap, self._gap)
         if config.candles:
             bus.listen(Candle, self._candle)
@@ -95,13 +96,12 @@ class Store:
 
     def _candle(self, message: Message) -> None:
         event = message.event
-        if event.closed:  # type: ignore[attr-defined]  # it is a candle
+        if isinstance(event, Candle) and event.closed:
             self.keep_candles([event])
 
-    def keep_candles(self, candles: Sequence[Event]) -> None:
-        """Keep closed candles; never waits."""
-        for event in candles:
-            assert isinstance(event, Candle), "nothing else is kept so"
+    def keep_candles(self, candles: Sequence[Candle]) -> None:
+        """Keep closed candles, where candles are kept; never waits."""
+        for event in candles if self._candles_kept else ():
             self.history.offer(Entry(rows.CANDLES, rows.candle_row(event)))
 
     def _gap(self, message: Message) -> None:
@@ -289,6 +289,23 @@ class Store:
     def _read(self, query: Callable[[sa.Connection], T]) -> T:
         with self.database.reading() as connection:
             return query(connection)
+
+    async def candles(
+        self, venue: str, instrument: str, interval: str, from_ns: int, to_ns: int
+    ) -> list[Candle]:
+        """Return the closed candles that begin in [from_ns, to_ns), oldest first.
+
+        Raises:
+            StoreAwayError: The database cannot be read now.
+        """
+        return await self.read(
+            lambda connection: [
+                rows.candle(row)
+                for row in reading.candles(
+                    connection, venue, instrument, interval, from_ns // 1000, to_ns // 1000
+                )
+            ]
+        )
 
     async def read_when_up(self, query: Callable[[sa.Connection], T]) -> T:
         """Return what a query finds once everything that may not be lost, up to now, is in the database."""
