@@ -6,7 +6,7 @@ topic like any others, so that each closes once and in order, whoever brings it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 import attrs
@@ -268,6 +268,16 @@ class _Sum:
             self.trades = None if minute.trades is None else self.trades + minute.trades
 
 
+def joined(minutes: Sequence[Candle], interval: str) -> Candle:
+    """Return the longer candle that closed minutes come to, of which at least one is given, oldest first."""
+    first, last = minutes[0], minutes[-1]
+    total = _Sum.of(first)
+    for minute in minutes[1:]:
+        total.add(minute)
+    made = LongCandles(first.venue, first.instrument, interval, empty=EmptyMinutes.NONE)
+    return made.closed(total, first.start_ns, last.received_ns)
+
+
 class LongCandles:
     """One longer interval of one instrument, made from its closed minutes.
 
@@ -314,6 +324,11 @@ class LongCandles:
         over = self._sum is not None and now_ns > self._start_ns + self._step_ns + 2 * MINUTE_NS
         if over and self._holes_are_normal:
             self._finish(now_ns, out)
+
+    def closed(self, total: _Sum, within_ns: int, received_ns: int) -> Candle:
+        """Return the closed candle of the interval that a time is in."""
+        self._start_ns = within_ns // self._step_ns * self._step_ns
+        return self._candle(total, received_ns, closed=True)
 
     def _finish(self, now_ns: int, out: list[Event]) -> None:
         """Tell what the interval came to."""

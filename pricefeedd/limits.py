@@ -62,6 +62,11 @@ class Bucket:
         """What was left when last asked."""
         return self._capacity - self._used
 
+    def spare(self, share: float, now: float) -> bool:
+        """Return whether at least this share of the budget is left."""
+        self._return(now)
+        return now >= self._stopped_until and self.left >= share * self._capacity
+
     def _spend(self, amount: float, back_at: float) -> None:
         self._used += amount
         spent = self._spent
