@@ -32,6 +32,7 @@ from pricefeedd.runtime import Surroundings, VenueRuntime
 from pricefeedd.stats import Stats
 from pricefeedd.supervisor import supervise
 from pricefeedd.topic import Pattern
+from pricefeedd.store.archive import Archive
 from pricefeedd.transport import Dialer, NetworkDialer
 from pricefeedd.web.app import create_app
 from pricefeedd.web.listen import serve
@@ -90,6 +91,9 @@ class Daemon:
         return self.bus.epoch
 
     def stop(self) -> None:
+        self.archive = Archive(config, self.bus, self.directory, self.runtimes, now_ns=now_ns)
+        if subscriptions is None and self.archive.store is not None:
+            subscriptions = self.archive.store.subscriptions
         """Begin to shut down."""
         self._stop.set()
 
@@ -116,6 +120,7 @@ class Daemon:
         dialer: Dialer | None = None,
         signals: bool = False,
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+            "store": self.archive.describe(),
     ) -> None:
         """Serve until stopped.
 
@@ -132,7 +137,7 @@ class Daemon:
         async with trio.open_nursery() as serving:
             stop_web = trio.Event()
             self.binds = await serving.start(_serve, self, app, stop_web)
-            async with trio.open_nursery() as sinking:
+            async with self.archive.running(), trio.open_nursery() as sinking:
                 for name in self.config.sinks:
                     self._begin_sink(name, sinking)
                 sinking.start_soon(self.subscriptions.run, name="subscriptions")
@@ -274,8 +279,6 @@ async def _serve(
 def unserved(config: Config) -> list[str]:
     """Return the keys that ask for what this version does not do: they are told, never silently ignored."""
     found = []
-    if config.store is not None:
-        found.append("store")
     if config.metrics.compat:
         found.append("metrics.compat")
     return found
