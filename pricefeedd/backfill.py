@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import urlencode
 
 import attrs
 import structlog
@@ -22,7 +21,7 @@ from pricefeedd.events import BookSnapshot, Candle, Event, Origin, Trade
 from pricefeedd.instruments import Instrument
 from pricefeedd.limits import Bucket, backoff
 from pricefeedd.lines import Want, WantBook, WantCandles, WantTrades
-from pricefeedd.rest import HttpReply, HttpRequest, Rest, RestCall
+from pricefeedd.rest import HttpReply, HttpRequest, Page, RateSignal, Rest, RestCall
 from pricefeedd.stats import MarketStats
 from pricefeedd.trade_line import MAX_FILL_TRADES
 from pricefeedd.transport import Dialer
@@ -97,7 +96,17 @@ class RestClient:
         buckets: Mapping[str, Bucket],
         breaker: Callable[[str], Breaker],
         tap: RestTap | None = None,
+        sign: Callable[[HttpRequest], Mapping[str, str]] | None = None,
+        examine: Callable[[HttpReply], RateSignal] | None = None,
     ) -> None:
+        """Prepare to ask a venue.
+
+        Args:
+            sign: Returns the headers that say who asks, made anew for each request; None to ask as anybody.
+            examine: Judges answers; by default as the venue's public dialect does.
+        """
+        self._sign = sign
+        self._examine = examine or venue.rest.examine
         self._venue = venue
         self._endpoints = endpoints
         self._dialer = dialer
@@ -117,20 +126,27 @@ class RestClient:
         items: list[T] = []
         next_call: RestCall[T] | None = call
         while next_call is not None and len(items) < most:
-            reply = await self._send(next_call.request)
-            if len(reply.body) > THREAD_BYTES:
-                page = await trio.to_thread.run_sync(next_call.parse, reply)
-            else:
-                page = next_call.parse(reply)
+            page = await self.fetch(next_call)
             items.extend(page.items)
             next_call = page.next
         return items
+
+    async def fetch(self, call: RestCall[T]) -> Page[T]:
+        """Return one page.
+
+        Raises:
+            VenueError: It could not be had.
+        """
+        reply = await self._send(call.request)
+        if len(reply.body) > THREAD_BYTES:
+            return await trio.to_thread.run_sync(call.parse, reply)
+        return call.parse(reply)
 
     async def _send(self, request: HttpRequest) -> HttpReply:
         base = self._endpoints[request.endpoint]
         url = base.rstrip("/") + request.path
         if request.params:
-            url += "?" + urlencode(request.params)
+            url += f"?{request.query}"
         breaker = self._breaker(request.endpoint)
         bucket = self._buckets.get(request.budget)
         async with self._at_once[request.endpoint]:
@@ -140,7 +156,7 @@ class RestClient:
             try:
                 with trio.fail_after(REQUEST_S):
                     reply = await self._dialer.fetch(
-                        request.method, url, headers=request.headers, body=request.body
+                        request.method, url, headers=self._headers(request), body=request.body
                     )
             except trio.TooSlowError:
                 breaker.failure(trio.current_time())
@@ -158,7 +174,7 @@ class RestClient:
         else:
             breaker.failure(trio.current_time())
         try:
-            signal = self._venue.rest.examine(reply)
+            signal = self._examine(reply)
         except RateLimitedError as e:
             if bucket is not None:
                 bucket.stop(e.retry_after_s or 60.0, trio.current_time())
@@ -166,6 +182,16 @@ class RestClient:
         if bucket is not None:
             bucket.observe(signal, trio.current_time())
         return reply
+
+    def _headers(self, request: HttpRequest) -> Mapping[str, str]:
+        return request.headers if self._sign is None else _Unshown({**request.headers, **self._sign(request)})
+
+
+class _Unshown(dict[str, str]):
+    """Headers that no trace of a failure shows."""
+
+    def __repr__(self) -> str:
+        return "{***}"
 
 
 def _date_ns(reply: HttpReply) -> int:

@@ -85,6 +85,10 @@ class SequenceGapError(VenueError):
     """A connection proves by its own counter that it lost frames."""
 
 
+class ClockSkewError(VenueError):
+    """The venue refuses a request for the time in it: our clock and the venue's differ."""
+
+
 class RateLimitedError(VenueError):
     """The venue asks us to slow down; nothing is sent to that host for `retry_after_s`."""
 

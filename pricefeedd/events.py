@@ -253,20 +253,26 @@ class Liquidation(Event):
 class AccountEvent(Event):
     """Something that concerns one account: an order, execution, position or balance.
 
-    The fields are `exchanges/*.md` section 7 in our words; venues differ too much for one fixed list, so
-    they travel as a mapping of our field names to text.
+    Venues differ too much for one fixed list of fields, so they travel as a mapping of our field names to text.
+    These mean the same everywhere: `market` and `symbol` (the venue's) of what it concerns, `updated_us` (when it
+    became so, by the venue's clock), and of an order `order_id`, `open` (whether anything can still happen to it)
+    and `filled_size`.
+
+    A codec leaves `account` and `trace_id` empty, and puts the symbol in `instrument`: the core knows better.
 
     Attributes:
         account: The name of the account in the configuration.
         kind: `order`, `execution`, `position` or `balance`.
         key: What makes this row unique at the venue, for the removal of duplicates.
         fields: Our field names to the venue's text.
+        trace_id: The same for all that one frame or one answer told, and different for each of them; 32 digits.
     """
 
     account: str
     kind: str
     key: str
     fields: Mapping[str, str | int | bool | None]
+    trace_id: str = ""
 
 
 @attrs.define(kw_only=True)

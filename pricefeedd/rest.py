@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from urllib.parse import urlencode
 
 import attrs
 import orjson
@@ -21,8 +22,11 @@ from pricefeedd.errors import (
     SubscriptionRejectedError,
     VenueError,
 )
-from pricefeedd.events import BookSnapshot, Candle, Trade
+from pricefeedd.events import AccountEvent, BookSnapshot, Candle, Trade
 from pricefeedd.instruments import Instrument
+
+if TYPE_CHECKING:
+    from pricefeedd.venue import Account
 
 T = TypeVar("T")
 
@@ -49,6 +53,11 @@ class HttpRequest:
     body: bytes | None = None
     budget: str = ""
     cost: float = 1.0
+
+    @property
+    def query(self) -> str:
+        """The query string, just as it is sent; signatures cover it."""
+        return urlencode(self.params)
 
 
 @attrs.frozen(kw_only=True)
@@ -219,6 +228,62 @@ class Rest(Protocol):
             RateLimitedError: We are too fast.
             SubscriptionRejectedError: The venue will not serve this; asking again does not help.
             VenueError: Something else; asking again may help.
+        """
+        ...
+
+
+class AccountRest(Protocol):
+    """What an account is asked by REST: how it stands, and what it missed. Pure functions, like those of `Rest`.
+
+    A stream tells what happens from now on. So once it is subscribed, the core asks how the account stands, and
+    after a time without a stream also what happened meanwhile. Rows are the same events as the stream's, with the
+    same `key`, so that what both tell is told once; they may come in any order.
+    """
+
+    def state(self, channel: str) -> Sequence[RestCall[AccountEvent]]:
+        """Ask how a channel stands now: all open orders, positions, or balances.
+
+        Nothing for a channel that has no state (`execution`), or that the venue does not tell.
+        """
+        ...
+
+    def missed(self, channel: str, from_ns: int, to_ns: int) -> Sequence[RestCall[AccountEvent]] | None:
+        """Ask for what happened in [from_ns, to_ns] by the venue's clock: executions, and orders that were closed.
+
+        Nothing for a channel whose `state` says it all (`position`, `balance`); None for one of which the venue does
+        not tell what happened.
+        """
+        ...
+
+    def one(self, channel: str, market: str, symbol: str, id_: str) -> RestCall[AccountEvent] | None:
+        """Ask what became of one order, position or coin that there was, and that the answers above do not name.
+
+        None where the venue does not tell.
+
+        Args:
+            id_: The field `order_id`, `position_index` or `coin`.
+        """
+        ...
+
+    def clock(self) -> RestCall[int] | None:
+        """Ask for the venue's time, ns since the Unix epoch UTC, without a signature; None if it does not tell."""
+        ...
+
+    def sign(self, request: HttpRequest, account: Account, now_ns: int) -> Mapping[str, str]:
+        """Return the headers that prove whose request this is.
+
+        Args:
+            now_ns: The venue's time, as far as it is known.
+        """
+        ...
+
+    def examine(self, reply: HttpReply) -> RateSignal:
+        """Do as `Rest.examine` for answers to signed requests.
+
+        Raises:
+            ClockSkewError: The time in it is too far from the venue's.
+            LoginRejectedError: The credentials are not good for it; asking again does not help.
+            VenueError: As `Rest.examine` says.
         """
         ...
 

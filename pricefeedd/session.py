@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
@@ -39,7 +40,7 @@ from pricefeedd.errors import (
     SubscriptionRejectedError,
     VenueError,
 )
-from pricefeedd.events import Event
+from pricefeedd.events import AccountEvent, Event
 from pricefeedd.limits import Bucket
 from pricefeedd.stats import BadFrame, MarketStats
 from pricefeedd.subscriptions import (
@@ -86,7 +87,9 @@ class Link:
         names: Our names by the venue's symbol.
         emit: Takes what the session says, and waits while there is no room.
         bucket: What each of our subscribe frames draws 1 from; None for nothing.
+        account: Whose private feed it is; None for public data.
         tap: Sees each frame, for recordings; None for none.
+        ahead_ns: How far the venue's clock is ahead of ours, for the times that credentials bear.
     """
 
     venue: str
@@ -102,6 +105,20 @@ class Link:
     bucket: Bucket | None = None
     tap: Tap | None = None
     patience_s: float = 30.0
+    ahead_ns: int = 0
+
+    def hide(self, text: str) -> str:
+        """Return a text of the venue's without our credentials."""
+        return text if self.account is None else self.account.hide(text)
+
+
+def belong(said: Iterable[Event | Signal], account: Account) -> None:
+    """Note whose the events of one frame or answer are, and that they came together."""
+    trace_id = uuid.uuid4().hex
+    for event in said:
+        if isinstance(event, AccountEvent):
+            event.account = account.name  # not shared with anybody yet
+            event.trace_id = trace_id
 
 
 _carriers = itertools.count(1)
@@ -112,7 +129,7 @@ class Session:
 
     Attributes:
         carrier: Number of this connection, unique in the process.
-        flowing: Data came: the connection is worth something.
+        flowing: Data came: the connection is worth something. That of an account is once all was answered.
         settled: All streams were answered and data came, or nothing more is to be expected soon.
         retiring: The connection should be replaced soon: its lifetime ends, or the venue said so.
         silent: It ended because it was accepted and never brought anything.
@@ -280,6 +297,7 @@ class Session:
         link = self.link
         stats, feed, names, tap = link.stats, link.feed, link.names, link.tap
         decode = link.codec.decode
+        account = link.account
         while True:
             frames = await socket.receive()
             self._last_frame = trio.current_time()
@@ -294,9 +312,11 @@ class Session:
                     said = decode(frame, feed=feed, names=names, received_ns=now_ns)
                 except DecodeError as e:
                     stats.misunderstood(
-                        BadFrame(at_ns=now_ns, feed=feed.name, reason=str(e), frame=frame[:2000])
+                        BadFrame(at_ns=now_ns, feed=feed.name, reason=link.hide(str(e)), frame=frame[:2000])
                     )
                     continue
+                if account is not None:
+                    belong(said, account)
                 for item in said:
                     if item.__class__ not in _SIGNALS:
                         events.append(item)  # type: ignore[arg-type]  # what is no signal is an event
@@ -357,10 +377,14 @@ class Session:
             case LoggedIn():
                 self._logged_in.set()
             case LoginRefused(reason):
-                raise LoginRejectedError(reason, venue=venue)
+                raise LoginRejectedError(self.link.hide(reason), venue=venue)
 
     def _settle(self) -> None:
-        if not self._subscriptions.owed and self.flowing.is_set():
+        if self._subscriptions.owed:
+            return
+        if self.link.feed.private and self.accepting:
+            self.flowing.set()  # an account may have nothing to say for days
+        if self.flowing.is_set():
             self.settled.set()
 
     # --- speaking --------------------------------------------------------------------------------------
@@ -409,10 +433,7 @@ class Session:
 
     async def _log_in(self, socket: Socket, account: Account) -> None:
         link = self.link
-        frames = link.codec.login(link.feed, now_ns=link.now_ns(), account=account)
-        for frame in frames:
-            await socket.send(frame)
-        if frames:
+        if await self._send_login(socket, account):
             try:
                 with trio.fail_after(LOGIN_S):
                     await self._logged_in.wait()
@@ -420,6 +441,13 @@ class Session:
                 raise ConnectError(
                     f"no answer to the login within {LOGIN_S:.0f} s", venue=link.venue
                 ) from None
+
+    async def _send_login(self, socket: Socket, account: Account) -> bool:
+        link = self.link
+        frames = link.codec.login(link.feed, now_ns=link.now_ns() + link.ahead_ns, account=account)
+        for frame in frames:
+            await socket.send(frame)
+        return bool(frames)
 
     async def _ask(self, socket: Socket, what: str, streams: tuple[Stream, ...], tries: int = 1) -> None:
         # Only `_speak` asks, so this is all that keeps the venue's pace.
@@ -434,7 +462,8 @@ class Session:
             await allowed(partial(bucket.take, 1.0))
         request_id = self._subscriptions.next_id()
         make = link.codec.subscribe if what == "subscribe" else link.codec.unsubscribe
-        frame = make(feed, streams, request_id=request_id, now_ns=link.now_ns(), account=link.account)
+        now_ns = link.now_ns() + link.ahead_ns
+        frame = make(feed, streams, request_id=request_id, now_ns=now_ns, account=link.account)
         if what == "subscribe" and feed.ack is not Ack.NONE:
             self._subscriptions.asked(request_id, streams, tries, trio.current_time())
         if link.tap is not None:

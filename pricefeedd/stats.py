@@ -42,9 +42,10 @@ class BadFrame:
 
 @attrs.define(kw_only=True)
 class MarketStats:
-    """Counts of one market of one venue.
+    """Counts of one market of one venue, or of one of its accounts.
 
     Attributes:
+        account: Name of the account; "" for a market. An account may rightly be silent for days.
         messages: Frames received.
         bytes: Payload bytes received.
         events: Events published, by channel.
@@ -89,6 +90,7 @@ class MarketStats:
     bad_frames: deque[BadFrame] = attrs.field(factory=lambda: deque(maxlen=5))
     last_error: str = ""
     last_error_ns: int | None = None
+    account: str = ""
 
     @property
     def circuit_state(self) -> str:
@@ -98,6 +100,8 @@ class MarketStats:
 
     def healthy(self, now_ns: int, *, silence_s: float = 60.0) -> bool:
         """Return whether data flows (connected, no breaker open, a frame within `silence_s`) or need not."""
+        if self.account:
+            return self.connections > 0 and self.circuit_state != "open"
         return self.idle(now_ns, silence_s=silence_s) or (
             self.connections > 0
             and self.circuit_state != "open"
@@ -166,4 +170,10 @@ class Stats:
         found = self._markets.get(key)
         if found is None:
             found = self._markets[key] = MarketStats(venue=venue, market=market)
+        return found
+
+    def account(self, venue: str, account: str) -> MarketStats:
+        """Return the counts of an account, which stand among the markets as `account:NAME`."""
+        found = self.market(venue, f"account:{account}")
+        found.account = account
         return found

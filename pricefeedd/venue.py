@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from pricefeedd.codec import Codec, Stream
-from pricefeedd.rest import Rest
+from pricefeedd.rest import AccountRest, Rest
 from pricefeedd.rules import Rules
 
 
@@ -109,6 +109,13 @@ class Account:
     passphrase: str = attrs.field(default="", repr=False)
     channels: tuple[str, ...] = ()
 
+    def hide(self, text: str) -> str:
+        """Return a text without what is secret: some venues repeat in their answers what they were sent."""
+        for secret in (self.api_secret, self.api_key, self.passphrase):
+            if secret:
+                text = text.replace(secret, "***")
+        return text
+
 
 @attrs.frozen
 class NoSettings:
@@ -129,6 +136,7 @@ class Venue:
         title: For people, such as `Binance`.
         codec: The stream dialect.
         rest: The REST dialect.
+        account_rest: What accounts ask by REST; None where the stream tells all that there is.
         channels: Channels offered, by market. Its keys are the venue's markets.
         endpoints: Base URLs by name, the defaults of `[venues.NAME.endpoints]`.
         environments: Other sets of endpoints by name, such as `testnet`, that an account may choose.
@@ -147,6 +155,7 @@ class Venue:
     title: str
     codec: Codec
     rest: Rest
+    account_rest: AccountRest | None = None
     channels: Mapping[str, frozenset[str]]
     endpoints: Mapping[str, str]
     environments: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)

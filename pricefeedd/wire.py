@@ -185,6 +185,8 @@ def _message(
     }
     if previous is not None:
         message["prev_seq"] = previous
+    if type(event) is AccountEvent and event.trace_id:
+        message["trace_id"] = event.trace_id
     return message
 
 
@@ -239,6 +241,8 @@ def read(message: Any) -> tuple[str, int, Event]:
             "origin": Origin(message["origin"]),
         }
         event = _event(message["type"], channel, message["data"], common)
+        if type(event) is AccountEvent:
+            event.trace_id = message.get("trace_id", "")
         return topic, message["seq"], event
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise DecodeError(f"not a data message: {str(message)[:120]} ({e!r})") from e

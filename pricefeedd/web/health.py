@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,17 +44,21 @@ def readiness(
 
     Not ready: on standby; when no market is healthy; and, once the grace after the start is over, when no
     message came from anywhere for a minute. A market that is served on demand and that nobody reads is healthy.
+    Accounts are shown, but only decide where nothing else is served: they may rightly be silent for days.
     """
     in_grace = now_ns - started_ns < GRACE_S * 1e9
     venues: dict[str, dict[str, dict[str, Any]]] = {}
     any_healthy = False
     newest: int | None = None
+    markets = list(markets)
+    only_accounts = all(market.account for market in markets)
     for market in markets:
         up = market.idle(now_ns) or (market.connections > 0 and market.circuit_state != "open")
         healthy = up if in_grace else market.healthy(now_ns, silence_s=SILENCE_S)
-        any_healthy = any_healthy or healthy
+        counts = only_accounts or not market.account
+        any_healthy = any_healthy or (healthy and counts)
         for seen_ns in (market.last_message_ns, market.idle_ns):
-            if seen_ns is not None:
+            if seen_ns is not None and counts:
                 newest = max(newest or 0, seen_ns)
         venues.setdefault(market.venue, {})[market.market] = {
             "active_connections": market.connections,
@@ -72,6 +76,24 @@ def readiness(
     elif not any_healthy:
         reasons.append("no venue is healthy")
     silent = newest is None or now_ns - newest >= SILENCE_S * 1e9
-    if not in_grace and silent:
+    if not in_grace and silent and not (only_accounts and any_healthy):
         reasons.append(f"no message came for {SILENCE_S:g} s")
     return Readiness(not reasons, tuple(reasons), venues)
+
+
+def source_readiness(source: Mapping[str, Any], *, now_ns: int, started_ns: int) -> Readiness:
+    """Return whether a daemon is ready that serves another one's topics: connected, caught up, and messages come.
+
+    Args:
+        source: What `/status` says of the source.
+    """
+    reasons = []
+    age_s = source["last_message_age_s"]
+    if source["state"] != "up":
+        why = source["reason"] or "the upstream is not connected yet"
+        reasons.append(f"source {source['name']}: {why}")
+    elif not source["epoch"]:
+        reasons.append(f"source {source['name']}: nothing was heard of the upstream yet")
+    if now_ns - started_ns >= GRACE_S * 1e9 and (age_s is None or age_s >= SILENCE_S):
+        reasons.append(f"no message came for {SILENCE_S:g} s")
+    return Readiness(not reasons, tuple(reasons), {})

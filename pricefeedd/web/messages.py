@@ -31,7 +31,7 @@ from pricefeedd.instruments import Instrument
 from pricefeedd.web import schema
 from pricefeedd.web.daemon import Limits
 from pricefeedd.web.fields import GIVEN, object_schema
-from pricefeedd.web.goodbye import BAD_REQUEST, LIMIT, SHUTDOWN, TOO_SLOW, UNAUTHORISED, Goodbye
+from pricefeedd.web.goodbye import BAD_REQUEST, LIMIT, SHUTDOWN, STATE_LOST, TOO_SLOW, UNAUTHORISED, Goodbye
 from pricefeedd.web.reading import INSTRUMENT_KEYS
 from pricefeedd.web.requests import REQUESTS, Request
 from pricefeedd.web.schema import Schema, closed, described
@@ -71,7 +71,8 @@ SAMPLES: Final[dict[str, Event]] = {
     ),
     "liquidation": Liquidation(price="64100.00", size="0.250", side=Side.SELL, **_PERP),
     "account": AccountEvent(
-        account="main", kind="order", key="o-1", fields={"status": "new", "price": "64000", "size": "0.1"}, **_PERP
+        account="main", kind="order", key="o-1", fields={"status": "new", "price": "64000", "size": "0.1"},
+        trace_id="5e1d0c8ab33f4d0e9b1f6c7a2d4e8f90", **_PERP,
     ),
     "status": Status(topic_channel="trade", state=State.STALE, reason="no message for 30 s", **_SPOT),
     "gap": Gap(
@@ -413,6 +414,26 @@ MISSED: Final = Described(
     ),
     example=orjson.loads(message.lost("trade:binance:BTC-USDT", 918_200, 918_273, 74).text),
 )
+UPSTREAM: Final = Described(
+    name="upstream",
+    about="From a relay alone: whether it still hears the daemon whose topics it serves. While that is `lost`, all that you "
+    "have may be old. It stands apart from the topics and has no `seq`, since all numbers are that other daemon's. It comes "
+    "behind `welcome` if the upstream is lost then, and with each change.",
+    schema=closed(
+        {
+            "type": {"const": "upstream"},
+            "ts": TIME,
+            "state": {"enum": ["live", "lost"]},
+            "reason": described(_TEXT, "Why it is lost; empty if it is live."),
+        }
+    ),
+    example={
+        "type": "upstream",
+        "ts": _AT_NS // 1000,
+        "state": "lost",
+        "reason": "the broker closed the connection",
+    },
+)
 _GOODBYE = Goodbye(SHUTDOWN, "pricefeedd is stopping", 1_000)
 BYE: Final = Described(
     name="bye",
@@ -422,11 +443,13 @@ BYE: Final = Described(
 )
 
 #: What we say of the connection itself.
-OTHERS: Final = (WELCOME, ERROR, HEARTBEAT, CONFLATED, MISSED, BYE)
+OTHERS: Final = (WELCOME, ERROR, HEARTBEAT, CONFLATED, MISSED, UPSTREAM, BYE)
 
 #: Close codes: what each means, and whether to come back.
 CLOSE_CODES: Final = {
     SHUTDOWN: "The daemon stops. Come back after `retry_after_ms`.",
+    STATE_LOST: "What the numbers count in is gone, or not known yet: the upstream of a relay began anew, or is being read. "
+    "Come back after `retry_after_ms`.",
     TOO_SLOW: "You took nothing for too long. Come back, and read faster or subscribe less.",
     BAD_REQUEST: "You asked what we do not understand, too often. Do not come back unchanged.",
     UNAUTHORISED: "A key is needed, or yours is not known. Do not come back without one.",

@@ -239,9 +239,10 @@ def message_of(made: type[Event], types: Sequence[str]) -> Schema:
                 "$ref": "#/components/schemas/Seq",
                 "description": "With `every_ms` or `depth`: the number of the message that you had before this one.",
             },
+            **({"trace_id": described(of(str), told)} if (told := attributes(made).get("trace_id")) else {}),
             "data": data_of(made),
         },
-        optional=("prev_seq",),
+        optional=("prev_seq", "trace_id") if made is AccountEvent else ("prev_seq",),
     )
 
 

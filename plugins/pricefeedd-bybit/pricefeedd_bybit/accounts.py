@@ -1,6 +1,6 @@
-"""Bybit's private stream: orders, executions, positions and balances of one account.
+"""Bybit's private rows: orders, executions, positions and balances of one account, of the stream and of REST.
 
-No topic begins with a snapshot: what was there before is not told.
+No topic of the stream begins with a snapshot: what was there before is asked for by REST (`account_rest`).
 
 https://bybit-exchange.github.io/docs/v5/websocket/private/order
 https://bybit-exchange.github.io/docs/v5/websocket/private/execution
@@ -10,7 +10,7 @@ https://bybit-exchange.github.io/docs/v5/websocket/private/wallet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -149,21 +149,33 @@ _WORDS = frozenset(
 )  # fmt: skip
 
 
-def read_private(message: Any, names: Mapping[str, str], received_ns: int) -> Sequence[AccountEvent]:
+def read_private(message: Any, received_ns: int) -> Sequence[AccountEvent]:
     """Return what a message of the private stream tells; topics that we did not ask for are passed over.
-
-    Rows of symbols that we do not know are kept under the venue's spelling: an order may not be lost.
-    The account's name is not known here, and stays "".
 
     Raises:
         KeyError, TypeError, ValueError, AttributeError: It is not what the venue documents.
     """
     kind, _, category = message["topic"].partition(".")
-    read = None if category.startswith("fast") else _READERS.get(kind)
-    if read is None:
+    if category.startswith("fast") or kind not in _READERS:
         return ()
     time_ns = ns_of_ms(message["creationTime"])
-    message_id = _text(message["id"])
+    return read_rows(kind, message["data"], _text(message["id"]), time_ns, received_ns)
+
+
+def read_rows(
+    kind: str, rows: Iterable[Any], message_id: str, time_ns: int, received_ns: int
+) -> list[AccountEvent]:
+    """Return what rows tell.
+
+    Args:
+        kind: The venue's topic, such as `wallet`.
+        message_id: What tells these rows from others where they have no key of their own.
+        time_ns: When they were told, by the venue's clock.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: They are not what the venue documents.
+    """
+    read = _READERS[kind]
     return [
         AccountEvent(
             venue=VENUE,
@@ -175,15 +187,15 @@ def read_private(message: Any, names: Mapping[str, str], received_ns: int) -> Se
             key=key,
             fields=fields,
         )
-        for row in message["data"]
-        for ours, instrument, key, at_ns, fields in read(row, message_id, names, time_ns)
+        for row in rows
+        for ours, instrument, key, at_ns, fields in read(row, message_id, time_ns)
     ]
 
 
 _Row = tuple[str, str, str, int, Fields]
 
 
-def _order(row: Any, message_id: str, names: Mapping[str, str], time_ns: int) -> Iterator[_Row]:
+def _order(row: Any, message_id: str, time_ns: int) -> Iterator[_Row]:
     status = _text(row["orderStatus"])
     fields = _head(row) | _taken(row, _ORDER)
     fields["status"] = _STATUSES.get(status, "unknown")
@@ -202,7 +214,7 @@ def _order(row: Any, message_id: str, names: Mapping[str, str], time_ns: int) ->
     if status in _OPEN:
         key = f"{key}:{updated}:{fields['price']}:{fields['size']}"
     at_ns = time_ns if updated is None else updated * 1000
-    yield "order", _name(row, names), key, at_ns, fields
+    yield "order", _text(row["symbol"]), key, at_ns, fields
 
 
 def _size_unit(row: Any) -> str:
@@ -213,14 +225,14 @@ def _size_unit(row: Any) -> str:
     return "quote" if quote and row.get("marketUnit") != "baseCoin" else "base"
 
 
-def _execution(row: Any, message_id: str, names: Mapping[str, str], time_ns: int) -> Iterator[_Row]:
+def _execution(row: Any, message_id: str, time_ns: int) -> Iterator[_Row]:
     fields = _head(row) | _taken(row, _EXECUTION)
     at_ns = ns_of_text(row["execTime"])
     fields["time_us"] = at_ns // 1000
-    yield "execution", _name(row, names), f"{_text(row['category'])}:{_text(row['execId'])}", at_ns, fields
+    yield "execution", _text(row["symbol"]), f"{_text(row['category'])}:{_text(row['execId'])}", at_ns, fields
 
 
-def _position(row: Any, message_id: str, names: Mapping[str, str], time_ns: int) -> Iterator[_Row]:
+def _position(row: Any, message_id: str, time_ns: int) -> Iterator[_Row]:
     fields = _head(row) | _taken(row, _POSITION)
     updated = fields["updated_us"] = _us(row["updatedTime"])
     # It is pushed with each order, changed or not; the same row again says nothing.
@@ -229,10 +241,10 @@ def _position(row: Any, message_id: str, names: Mapping[str, str], time_ns: int)
         fields["size"], fields["entry_price"], fields["status"],
     )  # fmt: skip
     at_ns = time_ns if updated is None else updated * 1000
-    yield "position", _name(row, names), ":".join(map(str, parts)), at_ns, fields
+    yield "position", _text(row["symbol"]), ":".join(map(str, parts)), at_ns, fields
 
 
-def _wallet(row: Any, message_id: str, names: Mapping[str, str], time_ns: int) -> Iterator[_Row]:
+def _wallet(row: Any, message_id: str, time_ns: int) -> Iterator[_Row]:
     """Read the coins that the event touched, and the totals. The other coins are as they were."""
     totals = _taken(row, _TOTALS)
     account_type = _text(row["accountType"])
@@ -243,7 +255,7 @@ def _wallet(row: Any, message_id: str, names: Mapping[str, str], time_ns: int) -
     yield "balance", account_type, f"{message_id}:{account_type}", time_ns, totals
 
 
-_READERS: dict[str, Callable[[Any, str, Mapping[str, str], int], Iterator[_Row]]] = {
+_READERS: dict[str, Callable[[Any, str, int], Iterator[_Row]]] = {
     "order": _order,
     "execution": _execution,
     "position": _position,
@@ -258,16 +270,6 @@ def _head(row: Any) -> Fields:
         "symbol": _text(row["symbol"]),
         "side": _SIDES.get(_text(row["side"])),
     }
-
-
-def _name(row: Any, names: Mapping[str, str]) -> str:
-    """Return our name if it is of the row's market: `BTCUSDT` is listed on two."""
-    symbol = _text(row["symbol"])
-    name = names.get(symbol)
-    if name is None:
-        return symbol
-    derivative = name.endswith("-PERP") or name.rpartition("-")[2].isdecimal()
-    return name if derivative == (row["category"] != "spot") else symbol
 
 
 def _taken(row: Any, wanted: Mapping[str, str]) -> Fields:

@@ -160,7 +160,7 @@ class BybitCodec(BaseCodec):
             if topic is None:
                 return _control(message, feed)
             if feed.private:
-                return read_private(message, names, received_ns)
+                return read_private(message, received_ns)
             kind, _, rest = topic.partition(".")
             read = _READERS.get(kind)
             return () if read is None else read(message, rest, feed, names, received_ns)

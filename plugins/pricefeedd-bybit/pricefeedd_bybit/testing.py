@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +34,7 @@ from pricefeedd.testing.market import (
     SimTrade,
 )
 from pricefeedd.testing.simulated import SimulatedVenue
+from pricefeedd_bybit.fake_accounts import HANDLERS, BadQueryError, Ledger, signer
 from pricefeedd_bybit.fake_words import Words, symbol_of
 
 MARKETS = ("spot", "linear", "inverse")
@@ -102,7 +103,11 @@ class BybitFake(SimulatedVenue):
     """The fake itself.
 
     Attributes:
-        accounts: Secrets by key, for the private stream.
+        accounts: Secrets by key, for the private stream and signed requests.
+        ledgers: What each account owns and did, by its key.
+        login_attempts: How often each key tried to log in.
+        logins: How often it succeeded.
+        account_subscribes: Subscribe frames of each account.
         statuses: Status by our name of what is listed and not `Trading`.
         unserved: Symbols that are listed, and whose topics do not exist all the same.
         mute: Nothing is told by itself; captures are served so.
@@ -132,6 +137,10 @@ class BybitFake(SimulatedVenue):
         """
         super().__init__(market, now_ns=now_ns, history_minutes=history_minutes)
         self.accounts: dict[str, str] = {}
+        self.ledgers: defaultdict[str, Ledger] = defaultdict(Ledger)
+        self.login_attempts: Counter[str] = Counter()
+        self.logins: Counter[str] = Counter()
+        self.account_subscribes: Counter[str] = Counter()
         self.statuses: dict[str, str] = {}
         self.unserved: set[str] = set()
         self.mute = False
@@ -141,6 +150,7 @@ class BybitFake(SimulatedVenue):
         self._words = {name: Words(listing) for name, listing in self.market.listings.items()}
         self._names = {(words.listing.market, words.symbol): name for name, words in self._words.items()}
         self._seq = 546_137_962_055
+        self._happened = 0
         self._updates: dict[tuple[str, str], int] = {}
         self._books: dict[tuple[str, str], _Book] = {}
         self._bests: dict[tuple[str, str], _Best] = {}
@@ -191,7 +201,7 @@ class BybitFake(SimulatedVenue):
         """
         base = self.authority if authority is None else authority
         found = {f"{market}_ws": f"ws://{base}" for market in (*MARKETS, "private")}
-        return found | {f"{market}_rest": f"http://{base}" for market in MARKETS}
+        return found | {f"{market}_rest": f"http://{base}" for market in (*MARKETS, "private")}
 
     # --- What happens, in Bybit's words -------------------------------------------------------------------
 
@@ -437,6 +447,8 @@ class BybitFake(SimulatedVenue):
                     socket.send(self._answer(socket, op, False, "Params Error", req_id))
                 elif op == "subscribe":
                     self.seen.subscribes += 1
+                    if socket.scope.startswith("private:"):
+                        self.account_subscribes[socket.scope.removeprefix("private:")] += 1
                     self._subscribe(socket, args, req_id)
                 else:
                     self.seen.unsubscribes += 1
@@ -470,6 +482,7 @@ class BybitFake(SimulatedVenue):
         if not isinstance(args, list) or len(args) != 3 or type(args[1]) is not int:
             return False, "Params Error"
         key, expires, signature = args
+        self.login_attempts[str(key)] += 1
         secret = self.accounts.get(key)
         if secret is None or expires <= self._now_ms():
             return False, "Params Error"
@@ -477,6 +490,7 @@ class BybitFake(SimulatedVenue):
         if signature != due:
             return False, "Params Error"
         socket.scope = f"private:{key}"
+        self.logins[key] += 1
         return True, ""
 
     def _subscribe(self, socket: Socket, topics: list[str], req_id: str) -> None:
@@ -561,6 +575,20 @@ class BybitFake(SimulatedVenue):
                 heard += self.publish(name, body, scope=f"private:{key}")
         return heard
 
+    def happen(self, key: str, topic: str, *rows: Mapping[str, Any]) -> int:
+        """Let something happen on an account: REST knows it from now on, and the stream tells whoever listens.
+
+        Args:
+            topic: `order`, `execution`, `position` or `wallet`.
+
+        Returns:
+            How many connections hear of it.
+        """
+        for row in rows:
+            self.ledgers[key].note(topic, row)
+        self._happened += 1
+        return self.push(key, topic, rows, message_id=f"m-{self._happened}")
+
     # --- REST ---------------------------------------------------------------------------------------------
 
     async def on_http(self, request: Request) -> Response:
@@ -575,6 +603,8 @@ class BybitFake(SimulatedVenue):
             "orderbook": self._orderbook,
         }
         head, _, what = request.path.rpartition("/")
+        if request.path in HANDLERS:
+            return self._signed(request)
         if request.path == "/v5/market/time":
             now_ns = self.now_ns()
             return self._reply({"timeSecond": str(now_ns // 1_000_000_000), "timeNano": str(now_ns)})
@@ -587,6 +617,16 @@ class BybitFake(SimulatedVenue):
             return self._reply(handlers[what](market, request.query))
         except _BadRequestError as e:
             return self._reply({}, 10001, str(e))
+
+    def _signed(self, request: Request) -> Response:
+        """Answer for the account that signed a request."""
+        try:
+            ledger = self.ledgers[signer(request, self.accounts, self._now_ms())]
+            if ledger.denial is not None:
+                raise BadQueryError(*ledger.denial)
+            return self._reply(HANDLERS[request.path](ledger, request.query))
+        except BadQueryError as e:
+            return self._reply({}, e.code, str(e))
 
     def _reply(self, result: Any, code: int = 0, text: str = "OK") -> Response:
         body = {

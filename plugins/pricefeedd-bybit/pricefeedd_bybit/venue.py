@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from pricefeedd.venue import Ack, Budget, Feed, Venue
+from pricefeedd_bybit.account_rest import BybitAccountRest
 from pricefeedd_bybit.codec import BybitCodec
 from pricefeedd_bybit.rest import BybitRest
 from pricefeedd_bybit.rules import rules
@@ -80,6 +81,7 @@ def _hosts(stream: str, private: str, rest: str) -> dict[str, str]:
         "inverse_ws": f"wss://{stream}",
         "inverse_rest": f"https://{rest}",
         "private_ws": f"wss://{private}",
+        "private_rest": f"https://{rest}",
     }
 
 
@@ -92,6 +94,7 @@ def bybit() -> Venue:
         title="Bybit",
         codec=BybitCodec(settings.book_depth),
         rest=BybitRest(),
+        account_rest=BybitAccountRest(),
         channels={"spot": _SPOT_CHANNELS, "linear": _DERIVATIVE_CHANNELS, "inverse": _DERIVATIVE_CHANNELS},
         endpoints=_hosts("stream.bybit.com", "stream.bybit.com", "api.bybit.com"),
         environments={

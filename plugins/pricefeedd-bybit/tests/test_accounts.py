@@ -14,13 +14,12 @@ from pricefeedd_bybit.venue import bybit
 VENUE = bybit()
 FEED = VENUE.feed("private")
 #: `BTCUSDT` is on two markets; names are by symbol alone, so one of them is taken.
-NAMES = {"BTCUSDT": "BTC-USDT-PERP", "SOLUSDT": "SOL-USDT", "BTCUSDZ26": "BTC-USD-20261225"}
 MS = 1_790_373_640_096
 
 
 def say(topic: str, *rows: Any, message_id: str = "m-1") -> list[AccountEvent]:
     body = {"id": message_id, "topic": topic, "creationTime": MS, "data": list(rows)}
-    said = VENUE.codec.decode(orjson.dumps(body), feed=FEED, names=NAMES, received_ns=MS * 1_000_000 + 5)
+    said = VENUE.codec.decode(orjson.dumps(body), feed=FEED, names={}, received_ns=MS * 1_000_000 + 5)
     found = []
     for event in said:
         assert isinstance(event, AccountEvent)
@@ -41,7 +40,7 @@ ORDER = {
 
 def test_an_order() -> None:
     (event,) = say("order.linear", ORDER)
-    assert (event.kind, event.instrument) == ("order", "BTC-USDT-PERP")
+    assert (event.kind, event.instrument) == ("order", "BTCUSDT")
     assert event.venue_time_ns == (MS - 1) * 1_000_000
     assert event.fields == {
         "market": "linear", "symbol": "BTCUSDT", "side": "buy", "order_id": "f38c5e38", "client_order_id": None,
@@ -97,17 +96,14 @@ def test_fees_by_coin() -> None:
     assert orjson.loads(str(event.fields["fees"])) == {"BTC": "0.001", "USDT": "0.2"}
 
 
-def test_a_symbol_of_two_markets_is_named_only_where_it_is_certain() -> None:
-    assert say("order", ORDER)[0].instrument == "BTC-USDT-PERP"
-    assert say("order", ORDER | {"category": "spot"})[0].instrument == "BTCUSDT"
-    assert say("order", ORDER | {"category": "spot", "symbol": "SOLUSDT"})[0].instrument == "SOL-USDT"
-    assert say("order", ORDER | {"category": "linear", "symbol": "SOLUSDT"})[0].instrument == "SOLUSDT"
-    dated = ORDER | {"category": "inverse", "symbol": "BTCUSDZ26"}
-    assert say("order", dated)[0].instrument == "BTC-USD-20261225"
-
-
-def test_an_order_of_an_unknown_symbol_is_not_lost() -> None:
-    assert say("order", ORDER | {"symbol": "NEWUSDT"})[0].instrument == "NEWUSDT"
+def test_rows_tell_their_market_and_symbol_by_which_the_core_names_them() -> None:
+    for category in ("spot", "linear", "inverse", "option"):
+        (event,) = say("order", ORDER | {"category": category})
+        assert (event.instrument, event.fields["market"], event.fields["symbol"]) == (
+            "BTCUSDT",
+            category,
+            "BTCUSDT",
+        )
 
 
 def key(change: dict[str, Any]) -> str:
@@ -141,7 +137,7 @@ def test_an_execution() -> None:
     (event,) = say("execution", EXECUTION)
     assert (event.kind, event.instrument, event.key) == (
         "execution",
-        "BTC-USDT-PERP",
+        "BTCUSDT",
         "linear:0ab1bdf7-4219-438b-b30a-32ec863018f7",
     )
     assert event.venue_time_ns == (MS - 2) * 1_000_000
@@ -251,4 +247,4 @@ def test_messages_of_the_wrong_shape_are_refused(body: dict[str, Any]) -> None:
     whole = {"id": "m", "topic": "order", "creationTime": MS, "data": [ORDER]}
     broken = orjson.dumps(whole | body if body != {"data": []} else {"topic": "order"})
     with pytest.raises(DecodeError):
-        VENUE.codec.decode(broken, feed=FEED, names=NAMES, received_ns=1)
+        VENUE.codec.decode(broken, feed=FEED, names={}, received_ns=1)

@@ -56,7 +56,7 @@ async def session(
             codec=VENUE.codec,
             feed=VENUE.feed("private"),
             url="ws://bybit.test",
-            names={"BTCUSDT": "BTC-USDT-PERP"},
+            names={},
             dialer=MemoryDialer(nursery, {"ws://bybit.test": fake}, now_ns=now_ns),
             stats=MarketStats(venue="bybit", market=""),
             now_ns=lambda: now_ns() - int(late_s * 1e9),
@@ -83,7 +83,8 @@ async def test_after_the_login_the_accounts_events_come(autojump_clock: MockCloc
         assert isinstance(batch, Batch)
         (event,) = batch.events
         assert isinstance(event, AccountEvent)
-        assert (event.kind, event.instrument, event.fields["status"]) == ("order", "BTC-USDT-PERP", "new")
+        assert (event.kind, event.instrument, event.fields["status"]) == ("order", "BTCUSDT", "new")
+        assert (event.account, len(event.trace_id)) == ("main", 32)
 
 
 async def test_a_quiet_account_stays_connected(autojump_clock: MockClock) -> None:
