@@ -40,9 +40,12 @@ class Publisher:
         self._settings = settings
         self._lanes = lanes
         self._report = lanes.report
+        own = "would_block" if settings.mode == "push" else "subscriptions"
+        self._report.gauges = {"peers": 0, "refused": 0, "unread": 0, own: 0}
         self._interest = Interest() if settings.mode == "xpub" else None
         repeats = settings.snapshot_every_s is not None or (settings.snapshot and self._interest is not None)
         self._latest = Latest() if repeats else None
+        self._epoch = lanes.epoch
         # The first part of each topic's messages; None for one that nobody subscribed to.
         self._names: dict[str, bytes | None] = {}
         self._asked = trio.Event()
@@ -135,6 +138,8 @@ class Publisher:
 
     async def _send_all(self, socket: zmq.Socket[bytes], deliveries: Sequence[Delivery]) -> None:
         epoch, most = self._lanes.epoch, self._settings.max_message_bytes
+        if epoch != self._epoch and self._latest is not None:
+            self._epoch, self._latest = epoch, Latest()
         note = None if self._latest is None else self._latest.take
         names, put = self._names, _sender(socket)
         sent = unread = count = 0
@@ -164,7 +169,7 @@ class Publisher:
                     break
             sent += 1
         self._report.delivered += sent
-        self._report.gauges["unread"] = self._report.gauges.get("unread", 0) + unread
+        self._report.gauges["unread"] += unread
         if sent:
             self._report.last_delivered_ns = time.time_ns()
         if self._interest is not None:
@@ -180,7 +185,7 @@ class Publisher:
     async def _sent_late(self, socket: zmq.Socket[bytes], name: bytes, text: bytes) -> bool:
         """Wait for a proxy that takes the message; return whether one did in time."""
         report = self._report
-        report.gauges["would_block"] = report.gauges.get("would_block", 0) + 1
+        report.gauges["would_block"] += 1
         if self._peers.count:
             report.state, report.reason = "blocked", "the proxy takes no messages"
         with trio.move_on_after(self._settings.wait_ms / 1000):
@@ -201,7 +206,6 @@ class Publisher:
         report.gauges["peers"] = peers.count
         report.gauges["refused"] = peers.refused
         if self._settings.mode != "push":
-            report.gauges.setdefault("subscriptions", 0)
             report.state, report.reason = "up", ""
             return
         report.reconnects = max(0, peers.ever - len(self._settings.addresses))

@@ -104,7 +104,7 @@ def attach(socket: zmq.Socket[bytes], addresses: Sequence[str], *, bind: bool) -
                 socket.connect(address)
         except zmq.ZMQError as e:
             what = "listen on" if bind else "connect to"
-            raise AddressError(f"cannot {what} {address}: {e.strerror or e}") from e
+            raise AddressError(f"cannot {what} {address}: {zmq.strerror(e.errno or 0)}") from e
         where = socket.getsockopt(zmq.LAST_ENDPOINT)
         assert isinstance(where, bytes), "the option is text"
         found.append(where.rstrip(b"\0").decode())
