@@ -22,7 +22,7 @@ from pricefeedd.events import (
 )
 from pricefeedd.mailbox import Mailbox
 from pricefeedd.message import LANES, Lane, Message, Notice, conflated, lane_of, lost
-from pricefeedd.topic import Pattern, Topic
+from pricefeedd.topic import Pattern, Topic, Upstream
 from pricefeedd.views import PLAIN, Options, Pacer
 
 #: Events of each channel that are kept for readers that were away: some 20 MB when full.
@@ -50,7 +50,10 @@ class Bus:
         sent: Frames that went straight to a socket so far.
         changes: Counts up when a topic is made or dropped.
         pacer: Does what is due later; somebody must run it where readers have options.
+        upstream: How the daemon is whose numbers these are; None where they are our own.
     """
+
+    upstream: Upstream | None = None
 
     def __init__(self, epoch: str | None = None, *, history: int = HISTORY) -> None:
         """Make a bus without topics.
@@ -70,10 +73,10 @@ class Bus:
         self._exact: dict[str, dict[Mailbox, Options]] = {}
         self._wild: dict[Mailbox, dict[str, Subscription]] = {}
         self._dirty: list[Mailbox] = []
+        self._listeners: dict[type[Event], list[Callable[[Message], None]]] = {}
         self._history = history
         # For each channel the topics of the events kept, oldest first: the same event stands first in its topic.
         self._kept: dict[str, deque[Topic]] = {}
-        self._listeners: dict[type[Event], list[Callable[[Message], None]]] = {}
         self._ended: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Topic]:
@@ -85,6 +88,10 @@ class Bus:
     def get(self, name: str) -> Topic | None:
         """Return a topic by its full name; None if nothing serves it."""
         return self._by_name.get(name)
+
+    def state(self, topic: Topic) -> State:
+        """Return what may be believed of a topic now."""
+        return topic.state
 
     def topic(self, channel: str, venue: str, instrument: str) -> Topic:
         """Return the topic, made now if it is new. Readers whose pattern fits are joined to it.
@@ -113,13 +120,6 @@ class Bus:
             self._ended[topic.name] = topic.seq
             self.changes += 1
 
-    # --- publishing -----------------------------------------------------------------------------------
-
-    def publish(self, events: Iterable[Event], *, flush: bool = True) -> None:
-        """Number the events, remember the newest, offer them to all readers, and flush once at the end.
-
-        Args:
-            flush: False leaves that to the caller, who has more at hand: a reader's frames then leave in one send.
     def listen(self, kind: type[Event], hear: Callable[[Message], None]) -> None:
         """Have each event of a rare kind heard, whatever its topic: candles, gaps, or what accounts are told.
 
@@ -129,6 +129,13 @@ class Bus:
         assert kind not in _PLAIN, "it would cost too much to ask for each of these"
         self._listeners.setdefault(kind, []).append(hear)
 
+    # --- publishing -----------------------------------------------------------------------------------
+
+    def publish(self, events: Iterable[Event], *, flush: bool = True) -> None:
+        """Number the events, remember the newest, offer them to all readers, and flush once at the end.
+
+        Args:
+            flush: False leaves that to the caller, who has more at hand: a reader's frames then leave in one send.
         """
         topics = self._topics
         if type(events) is not list:
@@ -155,6 +162,9 @@ class Bus:
                     topic.last = message
             if lane is _EVENT:
                 self._keep(topic, message)
+            if plain is None:
+                for hear in self._listeners.get(kind, ()):
+                    hear(message)
             if alone and topic.readers:
                 self._send_alone(topic, message)
                 readers: Iterable[Mailbox] = ()
@@ -162,9 +172,6 @@ class Bus:
                 readers = topic.readers
             # `Mailbox.offer`, written out: the call would cost as much as what it does.
             for mailbox in readers:
-            if plain is None:
-                for hear in self._listeners.get(kind, ()):
-                    hear(message)
                 if mailbox.lagging:
                     mailbox.keep(message)
                 else:

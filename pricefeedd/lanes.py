@@ -13,7 +13,7 @@ from pricefeedd.bus import Bus
 from pricefeedd.config import Config, SinkConfig
 from pricefeedd.hookspecs import Sink, SinkReport
 from pricefeedd.kept import KeptQueue, account_topics
-from pricefeedd.message import Message, Notice
+from pricefeedd.message import Jump, Message, Notice
 from pricefeedd.spool import Spool
 from pricefeedd.supervisor import supervise
 from pricefeedd.topic import Pattern
@@ -55,11 +55,11 @@ class Lanes:
         Raises:
             trio.EndOfChannel: It was ended, and everything was handed out.
         """
+        await trio.lowlevel.checkpoint()
         while True:
             found = self._mailbox.take()
             self._mailbox.lagging = False
             if found:
-                await trio.lowlevel.checkpoint()
                 return found
             if self._ended:
                 raise trio.EndOfChannel
@@ -71,6 +71,9 @@ class SinkLanes(Lanes):
     """What a sink reads: the topics and accounts that it is configured for, and what is told of it.
 
     Notices that concern only its own lag are left out; what it lost is counted in its report as `slow`.
+
+    Attributes:
+        epoch: The life of the streams that what was handed out last belongs to.
     """
 
     def __init__(self, bus: Bus, sink: Sink, config: Config, section: SinkConfig) -> None:
@@ -93,6 +96,10 @@ class SinkLanes(Lanes):
         self.section = section.name
         self.report = SinkReport()
         self.kept: KeptQueue | None = None
+        self.epoch = bus.epoch
+        # What was not yet handed out of epochs that ended.
+        self._before: list[tuple[str, list[Message | Notice]]] = []
+        self._current = bus.epoch
         self._sink = sink
         self._settings = section.settings
         self._state_dir = config.state_dir / "sinks" / section.name
@@ -108,10 +115,13 @@ class SinkLanes(Lanes):
                 pending_bytes=section.queue_bytes,
             )
 
-    @property
-    def epoch(self) -> str:
-        """One life of all streams."""
-        return self._bus.epoch
+    def renew(self) -> None:
+        """Note that another epoch begins: what waits is handed out as of the one before."""
+        waiting = self._mailbox.take()
+        self._mailbox.lagging = False
+        if waiting:
+            self._before.append((self._current, waiting))
+        self._current = self._bus.epoch
 
     @property
     def state_dir(self) -> Path:
@@ -123,13 +133,24 @@ class SinkLanes(Lanes):
         """Wait until there is something, and return all of it in order."""
         while True:
             found: list[Message] = []
-            for message in await super().receive():
-                if isinstance(message, Message):
+            for message in await self._next():
+                if isinstance(message, Jump):
+                    pass  # the number that follows tells it
+                elif isinstance(message, Message):
                     found.append(message)
                 elif message.lost:
                     self.report.drop("slow", message.lost)
             if found:
                 return found
+
+    async def _next(self) -> list[Message | Notice]:
+        if self._before:
+            await trio.lowlevel.checkpoint()
+            self.epoch, waiting = self._before.pop(0)
+            return waiting
+        waiting = await super().receive()
+        self.epoch = self._current = self._bus.epoch
+        return waiting
 
     async def run(self) -> None:
         """Run the sink until it ends, begun anew whenever it crashes, and keep on disk what may not be lost."""

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import attrs
 import pluggy
 
-from pricefeedd.config.settings import SinkConfig, VenueConfig
+from pricefeedd.config.settings import SinkConfig, SourceConfig, VenueConfig
 from pricefeedd.errors import PluginError
 from pricefeedd.events import CHANNELS
-from pricefeedd.hookspecs import API_VERSION, ENTRY_POINT_GROUP, Elector, Sink, Specs
+from pricefeedd.hookspecs import API_VERSION, ENTRY_POINT_GROUP, Command, Elector, Sink, Source, Specs
 from pricefeedd.instruments import MARKETS
 from pricefeedd.venue import Venue
 
@@ -92,14 +92,18 @@ class _Candidate:
     manager: pluggy.PluginManager | None = None
     venues: Sequence[Venue] = ()
     sinks: Sequence[Sink] = ()
+    sources: Sequence[Source] = ()
     electors: Sequence[Elector] = ()
+    commands: Sequence[Command] = ()
 
     @property
     def provides(self) -> tuple[str, ...]:
         return (
             *(f"venue {venue.name}" for venue in self.venues),
             *(f"sink {sink.name}" for sink in self.sinks),
+            *(f"source {source.name}" for source in self.sources),
             *(f"elector {elector.name}" for elector in self.electors),
+            *(f"command {command.name}" for command in self.commands),
         )
 
 
@@ -110,7 +114,9 @@ class Plugins:
         records: One for each plugin, by name.
         venues: The venues, by name.
         sinks: The sinks, by name.
+        sources: The sources, by name.
         electors: The electors, by name.
+        commands: The commands, by name.
     """
 
     def __init__(self, candidates: Iterable[_Candidate]) -> None:
@@ -122,7 +128,9 @@ class Plugins:
                 loaded.append(candidate)
         self.venues: Mapping[str, Venue] = {v.name: v for c in loaded for v in c.venues}
         self.sinks: Mapping[str, Sink] = {s.name: s for c in loaded for s in c.sinks}
+        self.sources: Mapping[str, Source] = {s.name: s for c in loaded for s in c.sources}
         self.electors: Mapping[str, Elector] = {e.name: e for c in loaded for e in c.electors}
+        self.commands: Mapping[str, Command] = {m.name: m for c in loaded for m in c.commands}
         self._managers = [c.manager for c in loaded if c.manager is not None]
 
     @cached_property
@@ -157,18 +165,19 @@ class Plugins:
                     trouble.setdefault(what.partition(" ")[2], record.trouble)
         return trouble
 
-    def require(self, kind: str, name: str) -> Venue | Sink | Elector:
+    def require(self, kind: str, name: str) -> Venue | Sink | Source | Elector:
         """Return what the configuration asks for.
 
         Args:
-            kind: `venue`, `sink` or `elector`.
+            kind: `venue`, `sink`, `source` or `elector`.
 
         Raises:
             PluginError: No plugin brings it, or the one that should is broken or disabled.
         """
-        known: Mapping[str, Mapping[str, Venue | Sink | Elector]] = {
+        known: Mapping[str, Mapping[str, Venue | Sink | Source | Elector]] = {
             "venue": self.venues,
             "sink": self.sinks,
+            "source": self.sources,
             "elector": self.electors,
         }
         if name in known[kind]:
@@ -244,14 +253,19 @@ def _fill(candidate: _Candidate, point: EntryPoint) -> None:
     candidate.manager = manager
     venues = _call(manager, "pricefeedd_venues", Venue)
     sinks = _call(manager, "pricefeedd_sinks", Sink)
+    sources = _call(manager, "pricefeedd_sources", Source)
     electors = _call(manager, "pricefeedd_electors", Elector)
+    commands = _call(manager, "pricefeedd_commands", Command)
     candidate.venues, candidate.sinks, candidate.electors = venues, sinks, electors
+    candidate.sources, candidate.commands = sources, commands
     _no_name_twice(candidate.provides)
     for venue in venues:
         _check_settings(venue, VenueConfig)
         _check_venue(venue)
     for sink in sinks:
         _check_settings(sink, SinkConfig)
+    for source in sources:
+        _check_settings(source, SourceConfig)
     for elector in electors:
         _check_settings(elector, None)
 
@@ -279,7 +293,9 @@ def _no_name_twice(provides: Sequence[str]) -> None:
             raise _BrokenError(f"brings the {provided} twice; give each its own name")
 
 
-def _check_settings(brought: Venue | Sink | Elector, ours: type[VenueConfig | SinkConfig] | None) -> None:
+def _check_settings(
+    brought: Venue | Sink | Source | Elector, ours: type[VenueConfig | SinkConfig | SourceConfig] | None
+) -> None:
     what = f"settings of {brought.name!r}"
     if not attrs.has(brought.settings):
         raise _BrokenError(f"{what}: {brought.settings!r} is not an attrs class")

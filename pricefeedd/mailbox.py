@@ -232,7 +232,7 @@ class Mailbox:
         waiting = [state.seq] if state is not None else []
         if message.topic.startswith("book:"):
             waiting = [m.seq for m in self._waiting.values() if m.topic == topic]
-        runs.append((seq, seq, 1))
+        runs.append((seq - message.span + 1, seq, message.span))
         while len(runs) > 1 and not any(runs[-2][1] < number < runs[-1][0] for number in waiting):
             (first, _, count), (_, last, more) = runs[-2:]
             runs[-2:] = [(first, last, count + more)]

@@ -9,7 +9,18 @@ from typing import Protocol
 import orjson
 
 from pricefeedd import wire
-from pricefeedd.events import BookDelta, BookSnapshot, Candle, Event, Liquidation, Price, Quote, Ticker, Trade
+from pricefeedd.events import (
+    BookDelta,
+    BookSnapshot,
+    Candle,
+    Event,
+    Gap,
+    Liquidation,
+    Price,
+    Quote,
+    Ticker,
+    Trade,
+)
 
 
 class Lane(IntEnum):
@@ -46,19 +57,23 @@ class Message:
         lane: How it waits; looked up unless the maker knows it.
         previous: The `seq` that its readers had before, where numbers are passed over on purpose (`views`).
         view: The view that it belongs to; None if it is of the topic itself.
+        span: How many numbers it stands for.
     """
 
     __slots__ = ("_frame", "_others", "_text", "event", "lane", "seq", "topic")
 
     previous: int | None = None
     view: Owing | None = None
+    span: int = 1
 
-    def __init__(self, topic: str, seq: int, event: Event, lane: Lane | None = None) -> None:
+    def __init__(
+        self, topic: str, seq: int, event: Event, lane: Lane | None = None, text: bytes | None = None
+    ) -> None:
         self.topic = topic
         self.seq = seq
         self.event = event
         self.lane = lane_of(event) if lane is None else lane
-        self._text: bytes | None = None
+        self._text = text
         self._frame: bytes | None = None
         self._others: dict[tuple[wire.Form, bool], bytes] | None = None
 
@@ -159,6 +174,37 @@ def lost(
     data = {"reason": reason, "from_seq": first, "to_seq": last, "recovered": 0, "missing": missing}
     text = orjson.dumps({"type": "gap", "topic": topic, "seq": at, "data": data})
     return Notice(topic, at, text, lost=missing or 0)
+
+
+class Jump(Message):
+    """Numbers of a topic that this daemon does not have: it stands in the stream in their place, for all readers.
+
+    It is told as a notice is, for nothing may be said under a number that is another's.
+
+    Attributes:
+        event: The same in words, for those who look at events; nothing is `missing` where newer state replaces older.
+        previous: The number before the first.
+        span: How many numbers it stands for.
+    """
+
+    __slots__ = ("previous", "span")
+
+    event: Gap
+
+    def __init__(self, notice: Notice, first: int, last: int, event: Gap) -> None:
+        super().__init__(notice.topic, last, event, Lane.EVENT, notice.text)
+        self.previous = first - 1
+        self.span = last - first + 1
+
+    def text_in(self, form: wire.Form) -> bytes:
+        """Return the text for readers of a form; empty if they are not to have it."""
+        return self.text if form.notices else b""
+
+    def frame_in(self, form: wire.Form) -> bytes:
+        """Return the frame for readers of a form; empty if they are not to have it."""
+        if form is wire.NATIVE:
+            return self.frame
+        return self._in((form, True), lambda: form.frame(self.text) if form.notices else b"")
 
 
 class Owing(Protocol):

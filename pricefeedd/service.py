@@ -23,19 +23,22 @@ from pricefeedd.config import Config
 from pricefeedd.demand import LINGER_S, Demands, Hold
 from pricefeedd.errors import ServiceAwayError
 from pricefeedd.events import PRIVATE_CHANNELS, Origin, State, Status
+from pricefeedd.inlet import Inlet
 from pricefeedd.instruments import Directory
 from pricefeedd.lanes import SinkLanes
 from pricefeedd.loader import Plugins
+from pricefeedd.mirror import Mirror
 from pricefeedd.offer import Offer
 from pricefeedd.registry import Registry
 from pricefeedd.runtime import Surroundings, VenueRuntime
 from pricefeedd.stats import Stats
+from pricefeedd.store.archive import Archive
 from pricefeedd.supervisor import supervise
 from pricefeedd.topic import Pattern
-from pricefeedd.store.archive import Archive
 from pricefeedd.transport import Dialer, NetworkDialer
 from pricefeedd.web.app import create_app
 from pricefeedd.web.listen import serve
+from pricefeedd.web.readers import Readers
 from pricefeedd.write_behind import Repository
 
 log = structlog.get_logger("pricefeedd.service")
@@ -67,12 +70,18 @@ class Daemon:
         self.config = config
         self.plugins = plugins.records
         self.now_ns = now_ns
-        self.bus = Bus(history=config.web.history_events)
+        history = config.web.history_events
+        self.bus = Mirror(history=history) if config.sources else Bus(history=history)
         self.directory = Directory()
         self.stats = Stats(started_ns=now_ns())
         self.runtimes: dict[str, VenueRuntime] = {}
         self.accounts = Accounts(config.venues, plugins.venues)
         self.sinks: dict[str, SinkLanes] = {}
+        self.inlet: Inlet | None = None
+        for name, source in config.sources.items():
+            assert isinstance(self.bus, Mirror), "there is a source"
+            place = config.state_dir / "sources" / name
+            self.inlet = Inlet(self.bus, source, self.directory, state_dir=place, now_ns=now_ns)
         self.binds: list[str] = []
         self._demands = {
             name: Demands(venue, self.bus, linger_s=linger_s) for name, venue in config.venues.items()
@@ -82,6 +91,9 @@ class Daemon:
             name: Offer(plugins.venues[venue.plugin or name], venue, self._demands[name])
             for name, venue in config.venues.items()
         }
+        self.archive = Archive(config, self.bus, self.directory, self.runtimes, now_ns=now_ns)
+        if subscriptions is None and self.archive.store is not None:
+            subscriptions = self.archive.store.subscriptions
         self.subscriptions = Registry(self._offers, self.bus, now_ns=now_ns, repository=subscriptions)
         self._stop = trio.Event()
 
@@ -91,9 +103,6 @@ class Daemon:
         return self.bus.epoch
 
     def stop(self) -> None:
-        self.archive = Archive(config, self.bus, self.directory, self.runtimes, now_ns=now_ns)
-        if subscriptions is None and self.archive.store is not None:
-            subscriptions = self.archive.store.subscriptions
         """Begin to shut down."""
         self._stop.set()
 
@@ -111,7 +120,9 @@ class Daemon:
             "version": __version__,
             "sessions": {name: runtime.describe() for name, runtime in self.runtimes.items()},
             "accounts": self.accounts.describe(),
+            "store": self.archive.describe(),
             "sinks": {name: lanes.describe(self.now_ns()) for name, lanes in self.sinks.items()},
+            "source": None if self.inlet is None else self.inlet.describe(),
         }
 
     async def run(
@@ -120,7 +131,6 @@ class Daemon:
         dialer: Dialer | None = None,
         signals: bool = False,
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
-            "store": self.archive.describe(),
     ) -> None:
         """Serve until stopped.
 
@@ -134,6 +144,9 @@ class Daemon:
         for key in unserved(self.config):
             log.warning("configured, but this version does not serve it", key=key)
         app = create_app(self)
+        if isinstance(self.bus, Mirror):
+            self.bus.on_renewal = partial(self._renew, app.readers)
+            self.bus.on_upstream = app.readers.tell_upstream
         async with trio.open_nursery() as serving:
             stop_web = trio.Event()
             self.binds = await serving.start(_serve, self, app, stop_web)
@@ -147,6 +160,8 @@ class Daemon:
                         await sourcing.start(self._signals, name="signals")
                     sourcing.start_soon(self._watchdog, name="watchdog")
                     sourcing.start_soon(self._source, dialer, name="venues")
+                    if self.inlet is not None:
+                        sourcing.start_soon(self._run_source, self.inlet, name=f"source:{self.inlet.section}")
                     # What is there now stays. Of what comes little is ever in a cycle: to look for it as often as
                     # Python does by default costs a reader that connects a sixth more.
                     gc.collect()
@@ -182,6 +197,21 @@ class Daemon:
                     crashed = partial(self._venue_crashed, name)
                     keep = partial(supervise, run, what="venue", name=name, crashed=crashed)
                     nursery.start_soon(keep, name=f"venue:{name}")
+
+    async def _run_source(self, inlet: Inlet) -> None:
+        """Run the source, begun anew whenever it crashes or ends."""
+        config = self.config.sources[inlet.section]
+        source = self._loaded.sources[config.plugin]
+        run = partial(source.run, config.settings, inlet)
+        crashed = partial(_source_crashed, inlet)
+        await supervise(run, what="source", name=inlet.section, crashed=crashed)
+        inlet.lost("the source has ended")
+
+    def _renew(self, readers: Readers) -> None:
+        """Let everybody begin anew in another epoch."""
+        for lanes in self.sinks.values():
+            lanes.renew()
+        readers.renew()
 
     async def _run_venue(self, name: str, around: Surroundings) -> None:
         config = self.config.venues[name]
@@ -252,6 +282,10 @@ class Daemon:
             else:
                 notify.watchdog()
             await trio.sleep(interval_s)
+
+
+def _source_crashed(inlet: Inlet, reason: str) -> None:
+    inlet.lost(f"the source's plugin crashed: {reason}")
 
 
 async def _serve(

@@ -6,10 +6,25 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 
+import attrs
+
 from pricefeedd.events import PRIVATE_CHANNELS, BookSnapshot, State
 from pricefeedd.mailbox import Mailbox
 from pricefeedd.message import Message
 from pricefeedd.views import PLAIN, Options, Pacer, Views
+
+
+@attrs.frozen
+class Upstream:
+    """How the daemon is whose topics we serve.
+
+    Attributes:
+        away: Why what we have may be old; "" while it is not.
+        open: Whether readers may come: we know the epoch, and have its past as far as it is to be had.
+    """
+
+    away: str = "nothing was heard of the upstream yet"
+    open: bool = False
 
 
 class Topic:
@@ -121,10 +136,17 @@ class Pattern:
         """Whether it names one topic."""
         return "*" not in (self.channel, self.venue, self.instrument)
 
+    def means(self, other: Pattern) -> bool:
+        """Return whether the one topic that another pattern names is meant."""
+        return self._matches(other, other.text)
+
     def matches(self, topic: Topic) -> bool:
         """Return whether the topic is meant."""
+        return self._matches(topic, topic.name)
+
+    def _matches(self, topic: Topic | Pattern, name: str) -> bool:
         if topic.channel in PRIVATE_CHANNELS:
-            return self.text == topic.name
+            return self.text == name
         if self.channel not in ("*", topic.channel):
             return False
         return self.venue in ("*", topic.venue) and self.instrument in ("*", topic.instrument)

@@ -18,7 +18,7 @@ import trio
 from pricefeedd.book import Book
 from pricefeedd.events import BOOK_GONE, BookDelta, BookSnapshot, Event, Level, Liquidation, Status, Trade
 from pricefeedd.mailbox import Mailbox
-from pricefeedd.message import Lane, Message
+from pricefeedd.message import Jump, Lane, Message
 
 if TYPE_CHECKING:
     from pricefeedd.topic import Topic
@@ -114,6 +114,9 @@ class View:
 
     def take(self, message: Message) -> None:
         """Take a message of the topic: tell it now or at its time, or let a newer one replace it."""
+        if isinstance(message, Jump):
+            self._jump(message)
+            return
         if message.lane is Lane.BOOK:
             self._take_book(message)
         elif message.lane is Lane.STATE or type(message.event) in (Trade, Liquidation):
@@ -150,6 +153,16 @@ class View:
             self.seq = self.topic.seq
         bids, asks = self._shown
         return Message(self.topic.name, self.seq, attrs.evolve(whole, bids=bids, asks=asks))
+
+    def _jump(self, jump: Jump) -> None:
+        """Tell that numbers are missing, in their place. Of state they would have been passed over anyway."""
+        if jump.event.missing == 0:
+            return
+        self._tell()
+        self._shown = None
+        self.seq = jump.seq
+        for mailbox in self.readers:
+            mailbox.offer(jump)
 
     # --- telling --------------------------------------------------------------------------------------
 

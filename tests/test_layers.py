@@ -55,7 +55,7 @@ LAYERS = {
             "recording",
         ),
         *("notify", "logs", "store", "spool", "leader"),
-        *("accounts", "kept", "inlet", "registry", "offer", "restored", "write_behind"),
+        *("accounts", "kept", "inlet", "mirror", "mirrored", "registry", "offer", "restored", "write_behind"),
     ),
     5: ("web",),
     6: ("service", "cli", "client", "inprocess", "demo"),

@@ -40,6 +40,7 @@ def read_config(path: Path | None, plugins: Plugins) -> tuple[Config, str]:
         venues=plugins.venues,
         sinks=plugins.sinks,
         electors=plugins.electors,
+        sources=plugins.sources,
         environ=os.environ,
         broken=plugins.broken,
     )

@@ -26,6 +26,7 @@ from pricefeedd.config.settings import (
     MetricsConfig,
     SessionConfig,
     SinkConfig,
+    SourceConfig,
     StoreConfig,
     SubscribeConfig,
     TlsConfig,
@@ -36,7 +37,7 @@ from pricefeedd.config.settings import (
 from pricefeedd.config.strict import Problem
 from pricefeedd.config.toml_place import KeyPath, line_of, lines_of_keys, spell
 from pricefeedd.errors import ConfigError
-from pricefeedd.hookspecs import Elector, Sink
+from pricefeedd.hookspecs import Elector, Sink, Source
 from pricefeedd.venue import Venue
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "MetricsConfig",
     "SessionConfig",
     "SinkConfig",
+    "SourceConfig",
     "StoreConfig",
     "SubscribeConfig",
     "TlsConfig",
@@ -64,6 +66,7 @@ __all__ = [
 SEARCH_PLACES = (Path("pricefeedd.toml"), Path("/etc/pricefeedd/pricefeedd.toml"))
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+_NO_SOURCES: Mapping[str, Source] = MappingProxyType({})
 
 
 def find_file(explicit: Path | None) -> Path | None:
@@ -82,6 +85,7 @@ def load(
     venues: Mapping[str, Venue],
     sinks: Mapping[str, Sink],
     electors: Mapping[str, Elector],
+    sources: Mapping[str, Source] = _NO_SOURCES,
     environ: Mapping[str, str] = os.environ,
     broken: Mapping[str, str] = _NOTHING,
 ) -> Config:
@@ -89,7 +93,7 @@ def load(
 
     Args:
         path: The file; None reads the environment alone, over the defaults.
-        venues: The venues of the plugins that were loaded, by name; likewise `sinks` and `electors`.
+        venues: The venues of the plugins that were loaded, by name; likewise `sinks`, `electors` and `sources`.
         environ: The environment, for the variables, for secrets and for the state directory.
         broken: Why a plugin that is installed cannot be used, by the name of the plugin.
 
@@ -107,6 +111,7 @@ def load(
         venues=venues,
         sinks=sinks,
         electors=electors,
+        sources=sources,
         environ=environ,
         broken=broken,
         source=source,
@@ -120,6 +125,7 @@ def build(
     venues: Mapping[str, Venue],
     sinks: Mapping[str, Sink],
     electors: Mapping[str, Elector],
+    sources: Mapping[str, Source] = _NO_SOURCES,
     environ: Mapping[str, str] = os.environ,
     broken: Mapping[str, str] = _NOTHING,
     source: str = "arguments",
@@ -136,7 +142,7 @@ def build(
         ConfigError: It cannot be used, with all the reasons.
     """
     variables, outside = overrides.apply(tree, environ)
-    reader = ConfigReader(tree, venues, sinks, electors, environ, broken)
+    reader = ConfigReader(tree, venues, sinks, sources, electors, environ, broken)
     config = reader.read()
     if reader.problems or outside:
         shown = _Places(source, text, variables)

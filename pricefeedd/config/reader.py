@@ -17,6 +17,7 @@ from pricefeedd.config.settings import (
     LoggingConfig,
     MetricsConfig,
     SinkConfig,
+    SourceConfig,
     StoreConfig,
     SubscribeConfig,
     VenueConfig,
@@ -26,12 +27,13 @@ from pricefeedd.config.settings import (
 from pricefeedd.config.strict import Problem, Strict, StructureError, did_you_mean, mismatch, unknown_key
 from pricefeedd.config.toml_place import KeyPath
 from pricefeedd.events import CHANNELS, DERIVED_CHANNELS, PRIVATE_CHANNELS
-from pricefeedd.hookspecs import Elector, Sink
+from pricefeedd.hookspecs import Elector, Sink, Source
 from pricefeedd.venue import Venue
 
 _VENUE_KEYS = ("plugin", "endpoints", "session")
 _VENUE_ENTRIES = ("subscribe", "accounts")
 _SINK_KEYS = ("plugin", "topics", "queue_bytes")
+_SOURCE_KEYS = ("plugin", "topics", "accounts")
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -49,6 +51,7 @@ class ConfigReader:
         tree: dict[str, Any],
         venues: Mapping[str, Venue],
         sinks: Mapping[str, Sink],
+        sources: Mapping[str, Source],
         electors: Mapping[str, Elector],
         environ: Mapping[str, str],
         broken: Mapping[str, str],
@@ -57,6 +60,7 @@ class ConfigReader:
         self._tree = tree
         self._venues = venues
         self._sinks = sinks
+        self._sources = sources
         self._electors = electors
         self._environ = environ
         self._broken = broken
@@ -71,6 +75,7 @@ class ConfigReader:
             venues=self._tables("venues", self._venue),
             store=self._store(),
             sinks=self._tables("sinks", self._sink),
+            sources=self._all_sources(),
             leader=self._leader(),
             logging=self._section("logging", LoggingConfig),
             metrics=self._section("metrics", MetricsConfig),
@@ -209,6 +214,25 @@ class ConfigReader:
             return None
         good["plugin"] = sink.name
         return SinkConfig(name=key, **good)
+
+    def _all_sources(self) -> dict[str, SourceConfig]:
+        found = self._tables("sources", self._source)
+        table = self._tree.get("sources")
+        named = list(table) if isinstance(table, dict) else []
+        why = "a source brings the epoch in which all numbers count, so it stands alone"
+        if named and self._tree.get("venues"):
+            self._add(("sources", named[0]), f"{why}; remove [venues], or serve them by another daemon")
+        if len(named) > 1:
+            self._add(("sources", named[1]), f"{why}; run a daemon for each source")
+        return found
+
+    def _source(self, key: str, table: dict[str, Any]) -> SourceConfig | None:
+        source = self._plugin("sources", key, table, self._sources)
+        good = self._fields(("sources", key), SourceConfig, _SOURCE_KEYS, table, source)
+        if source is None or "settings" not in good:
+            return None
+        good["plugin"] = source.name
+        return SourceConfig(name=key, **good)
 
     def _leader(self) -> LeaderConfig:
         table = self._table(("leader",), self._tree.get("leader", {}))

@@ -230,6 +230,25 @@ class SinkConfig:
 
 
 @attrs.frozen(kw_only=True)
+class SourceConfig:
+    """`[sources.NAME]`: another pricefeedd whose topics are served, in place of venues.
+
+    Attributes:
+        name: The section's.
+        plugin: The source as its plugin calls it; the section's name by default.
+        topics: Patterns of what is served. As for readers, `*` never means an account's channel.
+        accounts: Names of accounts whose orders, executions, positions and balances are served as well; `*` for all.
+        settings: Instance of the settings class that the source's plugin brings.
+    """
+
+    name: str
+    plugin: str
+    topics: tuple[str, ...] = attrs.field(default=("*:*:*",), validator=checks.each(checks.topic))
+    accounts: tuple[str, ...] = ()
+    settings: Any = None
+
+
+@attrs.frozen(kw_only=True)
 class LeaderConfig:
     """`[leader]`: which of several daemons dials the venues.
 
@@ -278,6 +297,7 @@ class Config:
     venues: Mapping[str, VenueConfig] = attrs.field(factory=dict)
     store: StoreConfig | None = None
     sinks: Mapping[str, SinkConfig] = attrs.field(factory=dict)
+    sources: Mapping[str, SourceConfig] = attrs.field(factory=dict)
     leader: LeaderConfig = LeaderConfig()
     logging: LoggingConfig = LoggingConfig()
     metrics: MetricsConfig = MetricsConfig()

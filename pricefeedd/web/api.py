@@ -13,12 +13,12 @@ from quart import Quart, Response, request
 
 from pricefeedd import __version__, wire
 from pricefeedd.bus import Bus
-from pricefeedd.events import PRIVATE_CHANNELS, Candle, Event, Price, Quote, Ticker, Trade
+from pricefeedd.events import PRIVATE_CHANNELS, Candle, Event, Price, Quote, State, Ticker, Trade
 from pricefeedd.topic import Topic
 from pricefeedd.web import page
 from pricefeedd.web.daemon import Daemon
 from pricefeedd.web.fields import Text, given
-from pricefeedd.web.health import Readiness, iso, readiness
+from pricefeedd.web.health import Readiness, iso, readiness, source_readiness
 from pricefeedd.web.http import Query, asked, own_scopes, respond
 from pricefeedd.web.metrics import Metrics
 
@@ -56,7 +56,7 @@ def _age_s(topic: Topic, now_ns: int) -> float | None:
     return None if topic.newest is None else max(0.0, (now_ns - topic.newest.event.received_ns) / 1e9)
 
 
-def feed(topic: Topic, now_ns: int) -> dict[str, Any]:
+def feed(topic: Topic, state: State, now_ns: int) -> dict[str, Any]:
     """Return what `/feeds` says of a topic; `age_s` is the time since its newest message.
 
     A book has no `last`: to make one for a list costs too much, and `get` on the WebSocket brings it.
@@ -68,7 +68,7 @@ def feed(topic: Topic, now_ns: int) -> dict[str, Any]:
         "channel": topic.channel,
         "venue": topic.venue,
         "instrument": topic.instrument,
-        "state": topic.state,
+        "state": state,
         "seq": topic.seq,
         "messages": topic.count,
         "readers": topic.reader_count,
@@ -95,8 +95,12 @@ class Api:
 
     def _readiness(self) -> Readiness:
         stats = self._daemon.stats
-        standby = self._daemon.describe().get("leader") is False
-        return readiness(stats, now_ns=self._daemon.now_ns(), started_ns=stats.started_ns, standby=standby)
+        facts, now_ns = self._daemon.describe(), self._daemon.now_ns()
+        source = facts.get("source")
+        if source is not None:
+            return source_readiness(source, now_ns=now_ns, started_ns=stats.started_ns)
+        standby = facts.get("leader") is False
+        return readiness(stats, now_ns=now_ns, started_ns=stats.started_ns, standby=standby)
 
     async def health(self) -> Response:
         """Say that the process serves."""
@@ -120,7 +124,8 @@ class Api:
         readers = stats.readers
         states: dict[str, int] = {}
         for topic in daemon.bus:
-            states[topic.state.value] = states.get(topic.state.value, 0) + 1
+            state = daemon.bus.state(topic).value
+            states[state] = states.get(state, 0) + 1
         body = {
             "version": __version__,
             "timestamp": iso(now_ns),
@@ -159,7 +164,7 @@ class Api:
         wanted = {n: v for n in ("channel", "venue", "instrument") if (v := getattr(query, n)) is not None}
         bus, now_ns = self._daemon.bus, self._daemon.now_ns()
         rows = [
-            feed(topic, now_ns)
+            feed(topic, bus.state(topic), now_ns)
             for topic in shown(bus, own_scopes(self._daemon))
             if all(getattr(topic, name) == value for name, value in wanted.items())
         ]
@@ -177,7 +182,7 @@ class Api:
         rows = [
             page.FeedRow(
                 topic=topic.name,
-                state=topic.state,
+                state=bus.state(topic),
                 value=summary(None if topic.last is None else topic.last.event),
                 age_s=_age_s(topic, now_ns),
                 readers=topic.reader_count,

@@ -278,6 +278,9 @@ class Reader:
             seq = None if since is None else since.seqs.get(topic.name)
             if seq is not None and since is not None:
                 other = since.epoch != self._bus.epoch
+                if self._bus.upstream is not None and not other:
+                    # Another relay of the upstream may be ahead of this one: all that it had is still to come here.
+                    seq = min(seq, topic.seq)
                 if other or seq > topic.seq:
                     reason = "the epoch changed" if other else "seq is ahead of this daemon's"
                     self.say([lost(topic.name, seq + 1, None, None, seq=topic.seq, reason=reason)])
@@ -295,6 +298,14 @@ class Reader:
         frames = self._frames(notices)
         if frames and not self._writer.push(frames):
             self._lag()
+
+    def tell_upstream(self) -> None:
+        """Tell how the upstream is, if we have one. It stands apart from the topics, whose numbers are the upstream's."""
+        upstream = self._bus.upstream
+        if upstream is not None and self.form.notices and self.goodbye is None:
+            state = "lost" if upstream.away else "live"
+            now_us = self._daemon.now_ns() // 1000
+            self.reply({"type": "upstream", "ts": now_us, "state": state, "reason": upstream.away})
 
     def introduce(self) -> None:
         """Begin to send the state of topics not yet seen. Call it in the same step as `subscribe`."""

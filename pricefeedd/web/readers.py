@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from pricefeedd.web.daemon import Daemon, Limits
-from pricefeedd.web.goodbye import LIMIT, Goodbye
+from pricefeedd.web.goodbye import LIMIT, STATE_LOST, Goodbye
 from pricefeedd.web.reader import Reader
 
 
@@ -37,6 +37,9 @@ class Readers:
         """
         if self._stopping is not None:
             return self._stopping
+        upstream = self._daemon.bus.upstream
+        if upstream is not None and not upstream.open:
+            return Goodbye(STATE_LOST, "this relay does not know yet what its upstream served", 1_000)
         now = trio.current_time()
         if len(self._due) >= self._daemon.config.web.max_clients:
             oldest = next(iter(self._silent), None)
@@ -80,6 +83,16 @@ class Readers:
     async def pace(self) -> None:
         """Send what readers have at most once in a while, or collected; runs until cancelled."""
         await self._daemon.bus.pacer.run(self._daemon.bus.flush)
+
+    def tell_upstream(self) -> None:
+        """Tell all readers how the upstream is."""
+        for reader in list(self._due):
+            reader.tell_upstream()
+
+    def renew(self) -> None:
+        """Let all readers connect anew: the topics that they read are gone."""
+        for reader in list(self._due):
+            reader.close(Goodbye(STATE_LOST, "the upstream began anew; numbers start again", 0))
 
     def close_all(self, goodbye: Goodbye) -> None:
         """End all connections with these words, and take in no more."""

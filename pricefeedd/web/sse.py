@@ -197,6 +197,8 @@ class EventBody(ResponseBody):
             results.append(result | ({"on_demand": True} if begun.on_demand else {}))
         ack: dict[str, object] = {"type": "ack", "id": None, "op": "subscribe", "epoch": self._daemon.epoch}
         reader.reply(ack | {"results": results})
+        if self._daemon.bus.upstream is not None and self._daemon.bus.upstream.away:
+            reader.tell_upstream()
         reader.introduce()
 
     async def _until_closed(self) -> None:

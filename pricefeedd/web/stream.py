@@ -84,6 +84,8 @@ class Conversation(Talk):
                 "limits": self.limits.public(),
             }
         )
+        if self.daemon.bus.upstream is not None and self.daemon.bus.upstream.away:
+            self.reader.tell_upstream()
 
     def refuse(self, error: BadRequest) -> None:
         """Say `error`."""

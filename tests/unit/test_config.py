@@ -24,6 +24,7 @@ from pricefeedd.config import (
     MetricsConfig,
     SessionConfig,
     SinkConfig,
+    SourceConfig,
     StoreConfig,
     SubscribeConfig,
     TlsConfig,
@@ -810,6 +811,7 @@ def test_the_example_names_every_key_with_its_default() -> None:
     _keys(AccountConfig, full["venues"]["bybit"]["accounts"]["main"], frozenset({"passphrase"}))
     assert "passphrase" in full["venues"]["bybit"]["accounts"]["main"]
     _keys(SinkConfig, full["sinks"]["zmq"], frozenset())
+    _keys(SourceConfig, full["sources"]["relay"], frozenset())
     _keys(StoreConfig, plain["store"], frozenset())
     _keys(LeaderConfig, plain["leader"], frozenset())
     _keys(LoggingConfig, plain["logging"], frozenset())
