@@ -145,7 +145,7 @@ class Registry:
         record = self._records.get(id_.lower())
         if record is None:
             self._check_loaded()
-            raise SubscriptionRefusedError("subscription_not_found", f"there is no subscription {id_[:40]!r}")
+            raise not_found(id_)
         return self.told(record)
 
     def cancel(self, id_: str) -> SubscriptionRecord:
@@ -337,3 +337,8 @@ class Registry:
             del self._records[id_]
         if gone and self._behind is not None:
             self._behind.remove(gone)
+
+
+def not_found(id_: str) -> SubscriptionRefusedError:
+    """Return the refusal of an id that means nothing."""
+    return SubscriptionRefusedError("subscription_not_found", f"there is no subscription {id_[:40]!r}")

@@ -12,7 +12,6 @@ from html import escape
 from typing import Any, Final
 from urllib.parse import quote
 
-import orjson
 from quart import Quart, Response, request
 
 from pricefeedd.web import asyncapi, openapi
@@ -59,6 +58,8 @@ CONTENT_SECURITY_POLICY: Final = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
+
+_FIRST: Final = '{"op":"subscribe","id":1,"topics":["trade:*:BTC-USDT"]}'
 
 #: An example longer than this is folded away.
 _LONG: Final = 900
@@ -154,49 +155,65 @@ class _Schemas:
         return f"<tr><td>{escape(name)}{mark}<td>{escape(self.kind(schema))}<td>{about}</tr>"
 
 
-def curl(server: str, path: str, parameters: Iterable[Mapping[str, Any]], *, endless: bool = False) -> str:
+def curl(server: str, path: str, method: str, found: Mapping[str, Any]) -> str:
     """Return the line that asks a path for its examples."""
     given = []
-    for each in parameters:
+    for each in found["parameters"]:
         value = each.get("example")
-        if value is not None:
-            text = ",".join(value) if isinstance(value, list) else str(value)
+        if value is None:
+            continue
+        text = (
+            ",".join(value) if isinstance(value, list) else json.dumps(value) if value is True else str(value)
+        )
+        if each["in"] == "path":
+            path = path.replace(f"{{{each['name']}}}", quote(text))
+        else:
             given.append(f"{each['name']}={quote(text, safe=':,*-_.')}")
-    url = f"{server}{path}" + (f"?{'&'.join(given)}" if given else "")
-    return f"curl {'-N ' if endless else ''}{shlex.quote(url)}"
+    line = ["curl"]
+    if any("text/event-stream" in answer.get("content", {}) for answer in found["responses"].values()):
+        line.append("-N")
+    if method != "get":
+        line += ["-X", method.upper()]
+    if "requestBody" in found:
+        example = found["requestBody"]["content"]["application/json"]["example"]
+        line += ["-H", "Content-Type: application/json", "-d", json.dumps(example)]
+    return shlex.join([*line, f"{server}{path}" + (f"?{'&'.join(given)}" if given else "")])
 
 
 def _paths(api: Mapping[str, Any], schemas: _Schemas) -> Iterable[str]:
-    server = api["servers"][0]["url"]
     for path, methods in api["paths"].items():
-        found = methods["get"]
-        yield f'<section id="{escape(found["operationId"])}"><h3><span>GET</span>{escape(path)}</h3>'
-        yield f"<p>{_prose(found['summary'])}. {_prose(found.get('description', ''))}</p>"
-        rows = "".join(
-            schemas.row(
-                each["name"],
-                {**each["schema"], "description": each["description"]},
-                required=each["required"],
-            )
-            for each in found["parameters"]
-        )
-        if rows:
-            yield f"<table><tr><th>parameter<th>holds<th>meaning</tr>{rows}</table>"
-        content = found["responses"]["200"]["content"]
-        endless = "text/event-stream" in content
-        yield f"<pre>{escape(curl(server, path, found['parameters'], endless=endless))}</pre>"
-        good = next(iter(content.values()))
-        if "example" in good:
-            yield _example(good["example"])
-        refusals = [
-            f"<tr><td>{status}<td>{escape(answer['description'])}<td><code>"
-            f"{escape(_json(answer['content']['application/json']['example']))}</code></tr>"
-            for status, answer in found["responses"].items()
-            if "example" in answer.get("content", {}).get("application/json", {}) and status[0] in "45"
-        ]
-        if refusals and path != "/ready":
-            yield f"<details><summary>Refusals</summary><table><tr><th>status<th><th>body</tr>{''.join(refusals)}</table></details>"
-        yield "</section>"
+        for method, found in methods.items():
+            yield from _operation(api["servers"][0]["url"], path, method, found, schemas)
+
+
+def _operation(
+    server: str, path: str, method: str, found: Mapping[str, Any], schemas: _Schemas
+) -> Iterable[str]:
+    tag = escape(method.upper())
+    yield f'<section id="{escape(found["operationId"])}"><h3><span>{tag}</span>{escape(path)}</h3>'
+    yield f"<p>{_prose(found['summary'])}. {_prose(found.get('description', ''))}</p>"
+    rows = "".join(
+        schemas.row(each["name"], {**each, **each["schema"]}, required=each["required"])
+        for each in found["parameters"]
+    )
+    if rows:
+        yield f"<table><tr><th>parameter<th>holds<th>meaning</tr>{rows}</table>"
+    if "requestBody" in found:
+        yield schemas.table(found["requestBody"]["content"]["application/json"]["schema"], head="in the body")
+    yield f"<pre>{escape(curl(server, path, method, found))}</pre>"
+    good = next(answer for status, answer in found["responses"].items() if status[0] == "2")
+    example = next(iter(good["content"].values())).get("example")
+    if example is not None:
+        yield _example(example)
+    refusals = [
+        f"<tr><td>{status}<td>{escape(answer['description'])}<td><code>"
+        f"{escape(_json(answer['content']['application/json']['example']))}</code></tr>"
+        for status, answer in found["responses"].items()
+        if "example" in answer.get("content", {}).get("application/json", {}) and status[0] in "45"
+    ]
+    if refusals and path != "/ready":
+        yield f"<details><summary>Refusals</summary><table><tr><th>status<th><th>body</tr>{''.join(refusals)}</table></details>"
+    yield "</section>"
 
 
 class _Sockets:
@@ -293,7 +310,14 @@ def render(api: Mapping[str, Any], socket: Mapping[str, Any]) -> str:
             _links("Data", named(data)),
             _links("Notices", named(notices)),
             _links("Dialects", [(name, socket["channels"][name]["address"]) for name in dialects]),
-            _links("HTTP", [(m["get"]["operationId"], path) for path, m in api["paths"].items()]),
+            _links(
+                "HTTP",
+                [
+                    (found["operationId"], path if method == "get" else f"{method.upper()} {path}")
+                    for path, methods in api["paths"].items()
+                    for method, found in methods.items()
+                ],
+            ),
         )
     )
     codes = "".join(
@@ -306,7 +330,7 @@ def render(api: Mapping[str, Any], socket: Mapping[str, Any]) -> str:
         '<p>For programs: <a href="/openapi.json">openapi.json</a>, <a href="/asyncapi.json">asyncapi.json</a>. '
         'For operators: <a href="/">the status page</a>.</p>',
         f'<h2 id="start">WebSocket</h2><p>{"</p><p>".join(intro)}</p>',
-        f"<pre>{escape(f'websocat {shlex.quote(url)}')}\n{escape(orjson.dumps(_first()).decode())}</pre>",
+        f"<pre>{escape(f'websocat {shlex.quote(url)}')}\n{escape(_FIRST)}</pre>",
         "<h3>In the URL</h3>",
         schemas.table(native["bindings"]["ws"]["query"], head="parameter"),
         '<h2 id="keys">Keys</h2><p>Where a key is needed it goes into the header <code>X-API-Key</code>, into '
@@ -329,10 +353,6 @@ def render(api: Mapping[str, Any], socket: Mapping[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light '
         f'dark"><style>{_STYLE}</style></head><body><nav>{navigation}</nav><main>{"".join(body)}</main></body></html>'
     )
-
-
-def _first() -> dict[str, object]:
-    return {"op": "subscribe", "id": 1, "topics": ["trade:*:BTC-USDT"]}
 
 
 class Docs:

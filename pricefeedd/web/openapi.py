@@ -2,74 +2,42 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Any, Final
 
-import attrs
 import orjson
 
 from pricefeedd import __version__
 from pricefeedd.events import State
 from pricefeedd.instruments import MARKETS
-from pricefeedd.web import fields
 from pricefeedd.web.api import FeedsQuery
-from pricefeedd.web.fields import Topics, field_schema
-from pricefeedd.web.http import Query
 from pricefeedd.web.messages import EVENTS, INSTRUMENT_EXAMPLE, LATEST_RESULTS, SHARED
+from pricefeedd.web.openapi_subscriptions import REGISTRY, SUBSCRIPTIONS
+from pricefeedd.web.operation import (
+    COUNT,
+    ERROR,
+    KEYS,
+    MAYBE_WHEN,
+    TEXT,
+    WHEN,
+    Operation,
+    open_object,
+    operation,
+)
 from pricefeedd.web.reading import InstrumentsQuery, LatestQuery
 from pricefeedd.web.schema import Schema, closed, described, of
 from pricefeedd.web.sse import StreamQuery, event_of
 
 VERSION: Final = "3.1.0"
 
-#: Names of the ways to show a key.
-KEYS: Final[dict[str, dict[str, str]]] = {
-    "header": {"type": "apiKey", "name": "X-API-Key", "in": "header"},
-    "bearer": {"type": "http", "scheme": "bearer"},
-    "query": {"type": "apiKey", "name": "api_key", "in": "query"},
-}
-
-_TEXT: Final[Schema] = {"type": "string"}
-_WHEN: Final[Schema] = {"type": "string", "format": "date-time"}
-_MAYBE_WHEN: Final[Schema] = {"type": ["string", "null"], "format": "date-time"}
-_COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
-_COUNTS: Final[Schema] = {"type": "object", "additionalProperties": _COUNT}
+_COUNTS: Final[Schema] = {"type": "object", "additionalProperties": COUNT}
 _BREAKER: Final[Schema] = {"enum": ["closed", "half-open", "open"]}
 _EXAMPLE_TIME: Final = "2026-01-01T00:00:00.123+00:00"
 
-ERROR: Final = closed(
-    {
-        "error": {"type": "string", "description": "For people: what is wrong, and what to do."},
-        "code": {"type": "string", "pattern": "^[A-Z][A-Z_]*$", "description": "For programs."},
-        "parameter": {"type": "string", "description": "The parameter that is at fault."},
-        "did_you_mean": {"type": "array", "items": _TEXT, "description": "The nearest words that exist."},
-        "results": {
-            "type": "array",
-            "items": {"type": "object"},
-            "description": "Each topic with what is wrong.",
-        },
-    },
-    optional=("parameter", "did_you_mean", "results"),
-)
-_ERROR_EXAMPLES: Final = {
-    400: {"error": "limit: expected a whole number from 1 to 10000, found 'many'", "code": "BAD_REQUEST", "parameter": "limit"},
-    401: {"error": "the key is not known here", "code": "UNAUTHORISED"},
-    403: {"error": "pages of this origin may not read here", "code": "FORBIDDEN"},
-    404: {"error": "unknown venue 'binanse'", "code": "UNKNOWN_VENUE", "parameter": "venue", "did_you_mean": ["binance"]},
-    503: {"error": "as many clients as max_clients are connected", "code": "LIMIT"},
-}  # fmt: skip
-
-
-def _open(properties: dict[str, Schema]) -> Schema:
-    """Return the schema of an object that may grow."""
-    return closed(properties) | {"additionalProperties": True}
-
-
 _MARKET: Final = {
-    "active_connections": _COUNT,
-    "last_message_time": _MAYBE_WHEN,
-    "total_messages": _COUNT,
-    "total_errors": _COUNT,
+    "active_connections": COUNT,
+    "last_message_time": MAYBE_WHEN,
+    "total_messages": COUNT,
+    "total_errors": COUNT,
     "circuit_state": _BREAKER,
     "healthy": {"type": "boolean"},
 }
@@ -96,9 +64,9 @@ def _venues(market: Schema) -> Schema:
 _READY: Final = closed(
     {
         "status": {"enum": ["ready", "not ready"]},
-        "timestamp": _WHEN,
-        "reasons": {"type": "array", "items": _TEXT},
-        "venues": _venues(_open(_MARKET)),
+        "timestamp": WHEN,
+        "reasons": {"type": "array", "items": TEXT},
+        "venues": _venues(open_object(_MARKET)),
     }
 )
 _READY_EXAMPLE: Final = {
@@ -108,60 +76,61 @@ _READY_EXAMPLE: Final = {
     "venues": {"binance": {"spot": _MARKET_EXAMPLE}},
 }
 _COUNTED: Final = ("reconnects", "duplicates", "gaps", "recovered", "lost", "resyncs", "backfills")
-_STATUS: Final = _open(
+_STATUS: Final = open_object(
     {
-        "version": _TEXT,
-        "timestamp": _WHEN,
-        "started": _WHEN,
+        "version": TEXT,
+        "timestamp": WHEN,
+        "started": WHEN,
         "uptime_s": {"type": "number"},
-        "epoch": _TEXT,
+        "epoch": TEXT,
         "ready": {"type": "boolean"},
-        "reasons": {"type": "array", "items": _TEXT},
+        "reasons": {"type": "array", "items": TEXT},
         "venues": _venues(
-            _open(
+            open_object(
                 _MARKET
-                | dict.fromkeys(_COUNTED, _COUNT)
+                | dict.fromkeys(_COUNTED, COUNT)
                 | {
                     "events": _COUNTS,
                     "breakers": {"type": "object", "additionalProperties": _BREAKER},
-                    "last_error": _TEXT,
-                    "last_error_time": _MAYBE_WHEN,
+                    "last_error": TEXT,
+                    "last_error_time": MAYBE_WHEN,
                 }
             )
         ),
-        "topics": closed({"total": _COUNT, "states": _COUNTS, "published": _COUNT}),
-        "clients": _open(
+        "topics": closed({"total": COUNT, "states": _COUNTS, "published": COUNT}),
+        "clients": open_object(
             {
-                **dict.fromkeys(("connected", "accepted", "frames", "conflated", "lost"), _COUNT),
+                **dict.fromkeys(("connected", "accepted", "frames", "conflated", "lost"), COUNT),
                 "closed": _COUNTS,
             }
         ),
         "plugins": {
             "type": "array",
-            "items": closed({"name": _TEXT, "status": _TEXT, "reason": {"type": ["string", "null"]}}),
+            "items": closed({"name": TEXT, "status": TEXT, "reason": {"type": ["string", "null"]}}),
         },
-        "memory": _open({"peak_rss_bytes": _COUNT}),
+        "subscriptions": REGISTRY,
+        "memory": open_object({"peak_rss_bytes": COUNT}),
     }
 )
 _FEED: Final = closed(
     {
         "topic": {"$ref": "#/components/schemas/Topic"},
-        "channel": _TEXT,
-        "venue": _TEXT,
-        "instrument": _TEXT,
+        "channel": TEXT,
+        "venue": TEXT,
+        "instrument": TEXT,
         "state": of(State),
         "seq": {"$ref": "#/components/schemas/Seq"},
-        "messages": _COUNT,
-        "readers": _COUNT,
+        "messages": COUNT,
+        "readers": COUNT,
         "age_s": {"type": ["number", "null"], "description": "Since its newest message."},
         "last": {"type": ["object", "null"], "description": "`data` of its newest message; null for books."},
     }
 )
 _TRADE: Final = EVENTS[0].example
 #: One event, as later OpenAPI versions describe them (https://spec.openapis.org/oas/v3.2.0#server-sent-event-streams).
-_EVENT: Final = _open(
+_EVENT: Final = open_object(
     {
-        "event": described(_TEXT, "The `type` of the message."),
+        "event": described(TEXT, "The `type` of the message."),
         "data": {
             "type": "string",
             "contentMediaType": "application/json",
@@ -178,36 +147,6 @@ _STREAM_EXAMPLE: Final = "".join(
 )
 
 
-@attrs.frozen(kw_only=True)
-class Operation:
-    """One path and what it answers.
-
-    Attributes:
-        about: For people, at more length than the summary.
-        query: The class of its parameters.
-        kind: Content type of the good answer.
-        schema: Its schema.
-        example: One that is real; None where it would be long.
-        refusals: Statuses that it has besides 400 and 401.
-        also: Statuses with a body like the good one.
-        open: Whether no key is ever needed.
-        scope: What a key must have where one is needed.
-    """
-
-    path: str
-    name: str
-    summary: str
-    about: str = ""
-    query: type[Query] | None = None
-    kind: str = "application/json"
-    schema: Schema
-    example: Any = None
-    refusals: tuple[int, ...] = ()
-    also: tuple[int, ...] = ()
-    open: bool = False
-    scope: str = "read"
-
-
 OPERATIONS: Final = (
     Operation(
         path="/api/v1/instruments",
@@ -216,9 +155,9 @@ OPERATIONS: Final = (
         query=InstrumentsQuery,
         schema=closed(
             {
-                "total": _COUNT,
-                "limit": _COUNT,
-                "offset": _COUNT,
+                "total": COUNT,
+                "limit": COUNT,
+                "offset": COUNT,
                 "instruments": {"type": "array", "items": {"$ref": "#/components/schemas/Instrument"}},
             }
         ),
@@ -232,7 +171,7 @@ OPERATIONS: Final = (
         about="The same as `get` on `/ws`. A topic that cannot be had does not spoil the others; if none can, the "
         "answer is an error.",
         query=LatestQuery,
-        schema=closed({"epoch": _TEXT, "results": LATEST_RESULTS}),
+        schema=closed({"epoch": TEXT, "results": LATEST_RESULTS}),
         example={
             "epoch": "5f1c0e8a9b7d",
             "results": [{"topic": _TRADE["topic"], "ok": True, "matched": 1, "messages": [_TRADE]}],
@@ -251,12 +190,13 @@ OPERATIONS: Final = (
         example=_STREAM_EXAMPLE,
         refusals=(403, 404, 503),
     ),
+    *SUBSCRIPTIONS,
     Operation(
         path="/feeds",
         name="feeds",
         summary="Topics now served, with their last value and age",
         query=FeedsQuery,
-        schema=closed({"epoch": _TEXT, "total": _COUNT, "feeds": {"type": "array", "items": _FEED}}),
+        schema=closed({"epoch": TEXT, "total": COUNT, "feeds": {"type": "array", "items": _FEED}}),
         example={
             "epoch": "5f1c0e8a9b7d",
             "total": 1,
@@ -280,7 +220,7 @@ OPERATIONS: Final = (
         path="/health",
         name="health",
         summary="Whether the process serves",
-        schema=closed({"status": {"const": "healthy"}, "timestamp": _WHEN}),
+        schema=closed({"status": {"const": "healthy"}, "timestamp": WHEN}),
         example={"status": "healthy", "timestamp": _EXAMPLE_TIME},
         open=True,
     ),
@@ -308,14 +248,12 @@ OPERATIONS: Final = (
         summary="Counts for Prometheus",
         about="As OpenMetrics where `Accept` asks for that.",
         kind="text/plain",
-        schema=_TEXT,
+        schema=TEXT,
         example='pricefeedd_messages_total{venue="binance",market="spot"} 81220.0\n',
         scope="admin",
     ),
-    Operation(path="/", name="page", summary="The status page", kind="text/html", schema=_TEXT),
-    Operation(
-        path="/docs", name="docs", summary="This interface, to be read", kind="text/html", schema=_TEXT
-    ),
+    Operation(path="/", name="page", summary="The status page", kind="text/html", schema=TEXT),
+    Operation(path="/docs", name="docs", summary="This interface, to be read", kind="text/html", schema=TEXT),
     Operation(
         path="/openapi.json",
         name="openapi",
@@ -331,62 +269,6 @@ OPERATIONS: Final = (
 )
 
 
-def parameters(query: type[Query] | None) -> list[dict[str, Any]]:
-    """Return the parameters of a path, save the key, which is a matter of security."""
-    found = []
-    for name, (told, field) in fields.described(query).items() if query is not None else ():
-        if name == "api_key":
-            continue
-        body = field_schema(told, field, nullable=False)
-        examples = body.pop("examples", None)
-        parameter: dict[str, Any] = {
-            "name": name,
-            "in": "query",
-            "description": body.pop("description"),
-            "required": field.default is attrs.NOTHING,
-            "schema": body,
-        }
-        if isinstance(told.kind, Topics):
-            parameter |= {"style": "form", "explode": False}
-        if examples:
-            parameter["example"] = examples[0]
-        found.append(parameter)
-    return found
-
-
-def _answer(status: int, kind: str, schema: Schema, example: Any) -> dict[str, Any]:
-    content: dict[str, Any] = {"schema": schema}
-    if example is not None:
-        content["example"] = example
-    return {"description": HTTPStatus(status).phrase, "content": {kind: content}}
-
-
-def _operation(found: Operation, *, public: bool) -> dict[str, Any]:
-    answers = {str(s): _answer(s, found.kind, found.schema, found.example) for s in (200, *found.also)}
-    if found.kind == "text/plain":
-        answers["200"]["content"]["application/openmetrics-text"] = {"schema": found.schema}
-    refusals = {*found.refusals, *(() if found.open else (401,)), *((400,) if found.query else ())}
-    error = {"$ref": "#/components/schemas/Error"}
-    for status in sorted(refusals):
-        answers[str(status)] = _answer(status, "application/json", error, _ERROR_EXAMPLES[status])
-    if found.query is not None:
-        answers["431"] = {"description": "The URL and the headers together are too long"}
-    answers["default"] = {"description": "Refused", "content": {"application/json": {"schema": error}}}
-    keys: list[dict[str, list[str]]] = [{name: []} for name in KEYS]
-    security = [] if found.open else [*([{}] if public else []), *keys]
-    body = {
-        "operationId": found.name,
-        "summary": found.summary,
-        "parameters": parameters(found.query),
-        "responses": answers,
-        "security": security,
-    }
-    about = (
-        found.about if found.open or public else f"{found.about} Needs a key with the scope `{found.scope}`."
-    )
-    return body | ({"description": about.strip()} if about else {})
-
-
 def document(server: str = "http://127.0.0.1:8765", *, public: bool = True) -> dict[str, Any]:
     """Return the document.
 
@@ -394,6 +276,9 @@ def document(server: str = "http://127.0.0.1:8765", *, public: bool = True) -> d
         server: Where we are reached.
         public: Whether reading needs no key.
     """
+    paths: dict[str, dict[str, Any]] = {}
+    for found in OPERATIONS:
+        paths.setdefault(found.path, {})[found.method] = operation(found, public=public)
     return {
         "openapi": VERSION,
         "info": {
@@ -403,6 +288,6 @@ def document(server: str = "http://127.0.0.1:8765", *, public: bool = True) -> d
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": server}],
-        "paths": {found.path: {"get": _operation(found, public=public)} for found in OPERATIONS},
+        "paths": paths,
         "components": {"schemas": {**SHARED, "Error": ERROR}, "securitySchemes": KEYS},
     }

@@ -14,6 +14,7 @@ import trio
 from quart import Quart, Response, request
 
 from pricefeedd.offer import CHANNEL_TYPES, SubscriptionRefusedError, Wish
+from pricefeedd.registry import not_found
 from pricefeedd.store.records import SubscriptionRecord
 from pricefeedd.web.daemon import Daemon, Limits
 from pricefeedd.web.fields import BadRequest, Choice, Flag, Text, Whole, given
@@ -82,7 +83,20 @@ class Name(Text):
         return value
 
 
-_SERVICE: Final = Name()
+@attrs.frozen(kw_only=True)
+class Id(Text):
+    """The id of a subscription. Whatever is none means nothing, like one that was never given out."""
+
+    expected: str = "a UUID"
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """A string with a UUID."""
+        return {"type": "string", "format": "uuid"}
+
+
+NAME: Final = Name()
+ID: Final = Id()
 _VENUE: Final = Text(longest=64)
 _SYMBOL: Final = Text(shortest=0, longest=64)
 
@@ -99,7 +113,7 @@ class Order:
         example="BTCUSDT",
     )
     requesting_service: str = given(
-        _SERVICE,
+        NAME,
         "What the service calls itself: its subscriptions are counted, and ended, by that.",
         example="order-manager",
     )
@@ -161,7 +175,7 @@ class Subscriptions:
 
     def add_routes(self, app: Quart) -> None:
         """Add the paths to the app."""
-        one, service = f"{PATH}/<id_>", f"{PATH}/by-service/<name>"
+        one, service = f"{PATH}/<subscription_id>", f"{PATH}/by-service/<name>"
         for rule, name, method, handler in (
             (PATH, "subscriptions", "GET", self.list),
             (PATH, "subscribe", "POST", self.create),
@@ -211,19 +225,19 @@ class Subscriptions:
         await self._stored([record])
         return respond(self._row(record), 201)
 
-    async def get(self, id_: str) -> Response:
+    async def get(self, subscription_id: str) -> Response:
         """Tell one subscription."""
         asked(Query)
-        record = self._registry.get(id_)
+        record = self._registry.get(subscription_id)
         if not _may_see(record, self._scopes()):
-            raise SubscriptionRefusedError("subscription_not_found", f"there is no subscription {id_[:40]!r}")
+            raise not_found(subscription_id)
         return respond(self._row(record))
 
-    async def cancel(self, id_: str) -> Response:
+    async def cancel(self, subscription_id: str) -> Response:
         """End one subscription; that it has ended already is no mistake."""
         self._check_may_change()
         asked(Query)
-        record = self._registry.cancel(id_)
+        record = self._registry.cancel(subscription_id)
         await self._stored([record])
         return respond(self._row(record))
 
@@ -231,6 +245,10 @@ class Subscriptions:
         """End all subscriptions of a service."""
         self._check_may_change()
         asked(Query)
+        try:
+            NAME.read(name)
+        except ValueError as e:
+            raise BadRequest("bad_request", f"name: expected {NAME.expected}", where="name") from e
         ended = self._registry.cancel_service(name)
         await self._stored(ended)
         return respond({"cancelled_count": len(ended)})
