@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
@@ -32,6 +33,8 @@ NAMES_S = 10.0
 MOST_ALONE = 500
 #: The field that tells one from another, within its market and symbol.
 _IDS = {"order": "order_id", "position": "position_index", "balance": "coin"}
+#: Clocks are compared before something is asked for, but not more often than this.
+COMPARE_S = 60.0
 #: A clock that differs by less is none of the reasons for a refusal.
 SKEW_NS = 1_000_000_000
 
@@ -76,6 +79,8 @@ class AccountFetcher:
         now_ns: Callable[[], int],
     ) -> None:
         self.ahead_ns = 0
+        self._compared_at = -math.inf
+        self._comparing = trio.Lock()
         self.public = RestClient(venue, endpoints, dialer=dialer, buckets=buckets, breaker=breaker)
         self._venue = venue
         self._account = account
@@ -108,6 +113,7 @@ class AccountFetcher:
         call = None if self._rest is None else self._rest.clock()
         if call is None:
             return False
+        self._compared_at = trio.current_time()
         before_ns = self._now_ns()
         page = await self.public.fetch(call)
         (venue_ns,) = page.items
@@ -134,6 +140,9 @@ class AccountFetcher:
         Raises:
             VenueError: The venue does not tell, for now or at all.
         """
+        async with self._comparing:
+            if trio.current_time() - self._compared_at >= COMPARE_S:
+                await self.compare_clocks()
         try:
             return await self._catch_up(channel, since_ns, held, names)
         except ClockSkewError:

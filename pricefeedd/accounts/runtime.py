@@ -155,6 +155,7 @@ class AccountRuntime:
                     keep = partial(self._keep, connection)
                     nursery.start_soon(keep, name=f"account:{self._section}:{self.name}")
         finally:
+            self._advance()
             with trio.move_on_after(GOODBYE_S, shield=True):
                 await self._write()
 
@@ -342,8 +343,7 @@ class AccountRuntime:
         seen_ns = self.stats.last_message_ns
         for channel, line in self._lines.items():
             if line.whole and seen_ns is not None:
-                until_ns = seen_ns + self._fetcher.ahead_ns
-                self._until_ns[channel] = max(until_ns, self._until_ns.get(channel, 0))
+                self._until_ns[channel] = seen_ns + self._fetcher.ahead_ns
 
     async def _write(self) -> None:
         self._changed = False
@@ -360,7 +360,12 @@ class AccountRuntime:
                 reason=str(e),
             )
 
-    # --- what operators ask ----------------------------------------------------------------------------
+    # --- what others ask -------------------------------------------------------------------------------
+
+    def newest(self, channel: str) -> list[AccountEvent]:
+        """Return the newest event of each coin, of the totals, or of each position."""
+        line = self._lines.get(channel)
+        return [] if line is None else list(line.newest.values())
 
     def describe(self) -> dict[str, Any]:
         """Return facts for `/status`; nothing secret is among them."""

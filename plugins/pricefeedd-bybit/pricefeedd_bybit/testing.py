@@ -35,6 +35,7 @@ from pricefeedd.testing.market import (
 )
 from pricefeedd.testing.simulated import SimulatedVenue
 from pricefeedd_bybit.fake_accounts import HANDLERS, BadQueryError, Ledger, signer
+from pricefeedd_bybit.fake_trader import Trader
 from pricefeedd_bybit.fake_words import Words, symbol_of
 
 MARKETS = ("spot", "linear", "inverse")
@@ -588,6 +589,11 @@ class BybitFake(SimulatedVenue):
             self.ledgers[key].note(topic, row)
         self._happened += 1
         return self.push(key, topic, rows, message_id=f"m-{self._happened}")
+
+    def trader(self, key: str, secret: str) -> Trader:
+        """Return the owner of an account, which is opened now if it is new."""
+        self.accounts[key] = secret
+        return Trader(self, key)
 
     # --- REST ---------------------------------------------------------------------------------------------
 
