@@ -153,6 +153,13 @@ class Lanes(Protocol):
         """
         ...
 
+    async def ending(self) -> None:
+        """Wait until pricefeedd begins to stop: nothing more comes into the lanes then.
+
+        For a sink that reads nothing while its other side is away, and would else not see the end of the lanes.
+        """
+        ...
+
 
 @attrs.frozen(kw_only=True)
 class Sink:

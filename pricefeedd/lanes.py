@@ -34,7 +34,7 @@ class Lanes:
     ) -> None:
         self._bus = bus
         self._news = trio.Event()
-        self._ended = False
+        self._ended = trio.Event()
         self._mailbox = bus.mailbox(limit_bytes=limit_bytes, flush=self._flush, conflates=conflates)
         for pattern in patterns:
             bus.subscribe(self._mailbox, Pattern(pattern))
@@ -45,9 +45,13 @@ class Lanes:
 
     def end(self) -> None:
         """Let the task take what waits, and then no more."""
-        self._ended = True
+        self._ended.set()
         self._bus.leave(self._mailbox)
         self._news.set()
+
+    async def ending(self) -> None:
+        """Wait until it is ended."""
+        await self._ended.wait()
 
     async def receive(self) -> list[Message | Notice]:
         """Wait until there is something, and return all of it in order.
@@ -61,7 +65,7 @@ class Lanes:
             self._mailbox.lagging = False
             if found:
                 return found
-            if self._ended:
+            if self._ended.is_set():
                 raise trio.EndOfChannel
             await self._news.wait()
             self._news = trio.Event()

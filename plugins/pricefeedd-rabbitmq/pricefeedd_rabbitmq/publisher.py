@@ -1,0 +1,390 @@
+"""One connection with RabbitMQ: pika's own loop in a thread. What happens there is told to the Trio side."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import attrs
+import orjson
+import pika  # type: ignore[import-untyped]  # pika brings no types
+from pika.adapters.select_connection import IOLoop, SelectConnection  # type: ignore[import-untyped]  # pika brings no types
+from pika.adapters.utils.connection_workflow import (  # type: ignore[import-untyped]  # pika brings no types
+    AMQPConnectionWorkflowFailed,
+    AMQPConnectorException,
+    AMQPConnectorPhaseErrorBase,
+)
+from pika.channel import Channel  # type: ignore[import-untyped]  # pika brings no types
+from pika.exceptions import (  # type: ignore[import-untyped]  # pika brings no types
+    AMQPConnectionError,
+    AuthenticationError,
+    ChannelClosedByBroker,
+    ConnectionClosedByBroker,
+    ProbableAccessDeniedError,
+    ProbableAuthenticationError,
+)
+
+from pricefeedd.envelope import Numbered, envelope
+from pricefeedd_rabbitmq.declaring import Steps
+from pricefeedd_rabbitmq.settings import Queue, RabbitSettings, routing_key
+
+# We say ourselves what went wrong, once; pika says it in many lines.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+#: How long an orderly close may take.
+CLOSE_S = 1.0
+#: Replies of the broker by which it refuses us, and which the next attempt will not change.
+_REFUSALS = {403: "ACCESS_REFUSED", 530: "NOT_ALLOWED"}
+
+
+class Item:
+    """A message on its way.
+
+    Attributes:
+        message: The message.
+        epoch: What its `seq` counts in.
+        number: Of what is kept on disk; 0 for market data.
+        confirmed: The broker has it.
+    """
+
+    __slots__ = ("confirmed", "epoch", "message", "number")
+
+    def __init__(self, message: Numbered, epoch: str, number: int = 0) -> None:
+        self.message = message
+        self.epoch = epoch
+        self.number = number
+        self.confirmed = False
+
+
+#: What became of an item: `delivered`, `nacked`, `unroutable`, or `unreadable` if it could not be written at all.
+Outcome = tuple[Item, str]
+
+
+@attrs.frozen
+class Ending:
+    """Why a connection ended.
+
+    Attributes:
+        refused: The broker knows us and does not want us; the next attempt will hardly fare better.
+    """
+
+    reason: str
+    refused: bool = False
+
+
+class Told:
+    """What the Trio side hears of a connection, in Trio's thread."""
+
+    def ready(self) -> None:
+        """Messages may be sent."""
+
+    def blocked(self, reason: str | None) -> None:
+        """The broker takes nothing now, for this reason; None when it does again."""
+
+    def declared(self, problems: list[str]) -> None:
+        """Exchange and queues were looked after; these could not be had as they should be."""
+
+    def backlog(self, waiting: dict[str, int]) -> None:
+        """So many messages wait in each queue."""
+
+    def settled(self, outcomes: list[Outcome]) -> None:
+        """This became of items that were sent."""
+
+
+class _Sender:
+    """One channel with confirms, and what is on its way there.
+
+    Attributes:
+        flying: Delivery tags and items, in order.
+        mode: AMQP's delivery mode: 2 is written to disk by the broker.
+    """
+
+    def __init__(self, *, persistent: bool) -> None:
+        self.channel: Channel | None = None
+        self.flying: deque[tuple[int, Item]] = deque()
+        self.tag = 0
+        self.mode = 2 if persistent else 1
+        self._returned: Counter[str] = Counter()
+
+    def came_back(self, message_id: str) -> None:
+        """Note that no queue wanted a message; its confirmation comes after this."""
+        self._returned[message_id] += 1
+
+    def was_returned(self, item: Item) -> bool:
+        """Return whether an item that is confirmed now came back before."""
+        if not self._returned:
+            return False
+        message_id = written(item, self.mode)[2].message_id
+        if message_id not in self._returned:
+            return False
+        self._returned[message_id] -= 1
+        self._returned += Counter()  # without what is down to zero
+        return True
+
+
+class Publisher:
+    """One connection, from the attempt to its end.
+
+    `run` blocks and belongs into a thread; `send` and `stop` may be called from any thread at any time.
+    """
+
+    def __init__(
+        self,
+        settings: RabbitSettings,
+        told: Told,
+        call: Callable[..., None],
+        *,
+        section: str,
+    ) -> None:
+        """Prepare a connection.
+
+        Args:
+            told: Hears what happens.
+            call: Calls a function with arguments in Trio's thread, soon.
+        """
+        self._settings = settings
+        self._told = told
+        self._call = call
+        self._section = section
+        self._loop = IOLoop()
+        self._lock = threading.Lock()
+        self._over = False
+        self._connection: SelectConnection | None = None
+        self._ending = Ending("the connection was closed")
+        self._senders = {False: _Sender(persistent=settings.persistent), True: _Sender(persistent=True)}
+        self._outcomes: list[Outcome] = []
+        self._queues: list[Queue] = settings.queues_wanted()
+        self._closing = False
+
+    # --- from any thread --------------------------------------------------------------------------------
+
+    def send(self, items: list[Item], *, kept: bool) -> None:
+        """Send the items in order; each is settled later, unless the connection ends before."""
+        self._soon(partial(self._publish, self._senders[kept], items))
+
+    def stop(self) -> None:
+        """End the connection soon."""
+        self._soon(self._close)
+
+    def _soon(self, action: Callable[[], None]) -> None:
+        with self._lock:
+            if not self._over:
+                self._loop.add_callback_threadsafe(action)
+
+    # --- in the thread ----------------------------------------------------------------------------------
+
+    def run(self) -> Ending:
+        """Connect and serve until the connection ends, and return why."""
+        try:
+            self._connection = SelectConnection(
+                parameters(self._settings),
+                on_open_callback=self._opened,
+                on_open_error_callback=lambda _, error: self._ended(error),
+                on_close_callback=lambda _, error: self._ended(error),
+                custom_ioloop=self._loop,
+            )
+            self._loop.start()
+        except (OSError, ValueError) as e:
+            self._ending = Ending(_said(e))
+        finally:
+            with self._lock:
+                self._over = True
+                self._loop.close()
+        return self._ending
+
+    def _ended(self, error: BaseException | str) -> None:
+        if not self._closing:
+            self._ending = ending(error)
+        self._loop.stop()
+
+    def _close(self) -> None:
+        self._closing = True
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            self._loop.stop()
+            return
+        connection.close()
+        self._loop.call_later(CLOSE_S, self._loop.stop)
+
+    def _fail(self, reason: str) -> None:
+        """End the connection for a reason of ours."""
+        if not self._closing:
+            self._ending = Ending(reason)
+            self._close()
+
+    def _opened(self, connection: Any) -> None:
+        connection.add_on_connection_blocked_callback(
+            lambda _, frame: self._call(self._told.blocked, frame.method.reason or "blocked by the broker")
+        )
+        connection.add_on_connection_unblocked_callback(lambda _, __: self._call(self._told.blocked, None))
+        self._declare(self._open_senders)
+
+    def _declare(self, finished: Callable[[], None]) -> None:
+        """Make the exchange and queues, then go on."""
+        steps = Steps(self._connection)
+        if self._settings.declare:
+            steps.declare(self._settings.exchange, self._queues, self._section)
+
+        def done() -> None:
+            self._call(self._told.declared, steps.problems)
+            finished()
+
+        steps.run(done)
+
+    def _open_senders(self) -> None:
+        for sender in self._senders.values():
+            assert self._connection is not None
+            self._connection.channel(on_open_callback=partial(self._sender_opened, sender))
+
+    def _sender_opened(self, sender: _Sender, channel: Channel) -> None:
+        channel.add_on_close_callback(self._sender_closed)
+        channel.add_on_return_callback(partial(self._returned, sender))
+
+        def confirming(_: object) -> None:
+            sender.channel = channel
+            if all(other.channel is not None for other in self._senders.values()):
+                self._call(self._told.ready)
+                self._ask_backlog(0)
+
+        channel.confirm_delivery(partial(self._confirmed, sender), callback=confirming)
+
+    def _sender_closed(self, _: Channel, reason: Exception) -> None:
+        if isinstance(reason, ChannelClosedByBroker):
+            self._fail(f"the broker closed the channel: {reason.reply_text}")
+
+    def _publish(self, sender: _Sender, items: list[Item]) -> None:
+        channel, flying, exchange = sender.channel, sender.flying, self._settings.exchange
+        if channel is None or not channel.is_open:
+            return  # the connection ends, and they stay unsettled
+        for item in items:
+            try:
+                key, body, properties = written(item, sender.mode)
+            except (KeyError, orjson.JSONDecodeError):
+                self._settle([(item, "unreadable")])
+                continue
+            sender.tag += 1
+            flying.append((sender.tag, item))
+            channel.basic_publish(exchange, key, body, properties, mandatory=True)
+
+    def _returned(
+        self, sender: _Sender, _: Channel, __: object, properties: pika.BasicProperties, ___: bytes
+    ) -> None:
+        sender.came_back(str(properties.message_id))
+
+    def _confirmed(self, sender: _Sender, frame: Any) -> None:
+        method = frame.method
+        what = "delivered" if isinstance(method, pika.spec.Basic.Ack) else "nacked"
+        flying, tag = sender.flying, method.delivery_tag
+        settled: list[Item] = []
+        if method.multiple:
+            while flying and flying[0][0] <= tag:
+                settled.append(flying.popleft()[1])
+        elif flying and flying[0][0] == tag:
+            settled.append(flying.popleft()[1])
+        else:
+            found = next((entry for entry in flying if entry[0] == tag), None)
+            if found is not None:
+                flying.remove(found)
+                settled.append(found[1])
+        self._settle([(item, "unroutable" if sender.was_returned(item) else what) for item in settled])
+
+    def _settle(self, outcomes: list[Outcome]) -> None:
+        """Tell what became of items; what comes until Trio listens goes in one."""
+        with self._lock:
+            first = not self._outcomes
+            self._outcomes += outcomes
+        if first and outcomes:
+            self._call(self._tell_outcomes)
+
+    def _tell_outcomes(self) -> None:
+        """Tell it in Trio's thread."""
+        with self._lock:
+            outcomes, self._outcomes = self._outcomes, []
+        self._told.settled(outcomes)
+
+    def _ask_backlog(self, rounds: int) -> None:
+        if self._closing or self._connection is None or not self._connection.is_open:
+            return
+        steps = Steps(self._connection)
+        steps.count(self._queues)
+
+        def done() -> None:
+            self._call(self._told.backlog, steps.waiting)
+            again = partial(self._ask_backlog, rounds + 1)
+            if steps.problems and self._settings.declare:
+                self._declare(lambda: None)  # somebody deleted a queue
+            self._loop.call_later(self._settings.backlog_s, again)
+
+        steps.run(done)
+
+
+def parameters(settings: RabbitSettings) -> pika.URLParameters:
+    """Return what pika needs to connect.
+
+    Raises:
+        OSError: A file of TLS cannot be read.
+    """
+    found = pika.URLParameters(settings.url)
+    found.heartbeat = settings.heartbeat_s
+    found.connection_attempts = 1
+    found.socket_timeout = found.stack_timeout = settings.connect_timeout_s
+    found.client_properties = {"connection_name": "pricefeedd", "product": "pricefeedd"}
+    if settings.url.startswith("amqps://"):
+        context = ssl.create_default_context(cafile=settings.tls_ca_file or None)
+        if settings.tls_cert_file:
+            context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+        found.ssl_options = pika.SSLOptions(context, found.host)
+    return found
+
+
+def written(item: Item, mode: int) -> tuple[str, bytes, pika.BasicProperties]:
+    """Return routing key, body and properties of a message.
+
+    Raises:
+        KeyError: The message is not one that goes to others.
+    """
+    body = envelope(item.message, item.epoch)
+    headers = {"topic": body["topic"], "seq": body["seq"], "epoch": item.epoch}
+    if body["trace_id"] is not None:
+        headers["trace_id"] = body["trace_id"]
+    properties = pika.BasicProperties(
+        content_type="application/json",
+        delivery_mode=mode,
+        message_id=body["event_id"],
+        timestamp=body["received_at"] // 1_000_000,
+        type=body["event_type"],
+        app_id="pricefeedd",
+        headers=headers,
+    )
+    return routing_key(item.message.topic), orjson.dumps(body), properties
+
+
+def ending(error: BaseException | str) -> Ending:
+    """Return what an error of pika means."""
+    while isinstance(error, AMQPConnectionWorkflowFailed | AMQPConnectorPhaseErrorBase):
+        inner = error.exceptions[-1] if isinstance(error, AMQPConnectionWorkflowFailed) else error.exception
+        if inner is None:
+            break
+        error = inner
+    if isinstance(error, str):
+        return Ending(error)
+    if isinstance(error, ConnectionClosedByBroker):
+        code = error.reply_code
+        return Ending(f"the broker says {error.reply_text}", refused=code in _REFUSALS)
+    if isinstance(error, AuthenticationError | ProbableAuthenticationError):
+        return Ending("the broker refuses user name and password", refused=True)
+    if isinstance(error, ProbableAccessDeniedError):
+        return Ending("the broker refuses access to the virtual host; does it exist?", refused=True)
+    if isinstance(error, AMQPConnectionError | AMQPConnectorException | OSError):
+        return Ending(_said(error))
+    return Ending(f"{type(error).__name__}: {error}")
+
+
+def _said(error: BaseException) -> str:
+    text = str(error) or repr(error)
+    return text if isinstance(error, OSError) else f"{type(error).__name__}: {text}"
