@@ -30,6 +30,17 @@ class Histogram:
         self.total_s += seconds
 
 
+def buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    """Return cumulative counts by upper bound, as the exposition format wants them."""
+    total = 0
+    out: list[tuple[str, float]] = []
+    bounds = [*map(str, LATENCY_BUCKETS_S), "+Inf"]
+    for bound, count in zip(bounds, histogram.counts, strict=True):
+        total += count
+        out.append((bound, total))
+    return out
+
+
 @attrs.frozen(kw_only=True)
 class BadFrame:
     """A frame that could not be decoded, kept for whoever asks why."""

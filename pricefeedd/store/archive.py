@@ -12,6 +12,7 @@ import trio
 from pricefeedd.bus import Bus
 from pricefeedd.config import Config
 from pricefeedd.errors import StoreAwayError
+from pricefeedd.events import PRIVATE_CHANNELS
 from pricefeedd.instruments import Directory
 from pricefeedd.runtime import VenueRuntime
 from pricefeedd.store.history import History
@@ -120,4 +121,5 @@ def _wanted(wanted: Slice, row: Row) -> bool:
         all(row[name] == value for name, value in wanted.equal.items())
         and (wanted.from_us is None or row["to_time"] >= wanted.from_us)
         and (wanted.to_us is None or row["from_time"] < wanted.to_us)
+        and (row["channel"] not in PRIVATE_CHANNELS or row["instrument"] in wanted.accounts)
     )

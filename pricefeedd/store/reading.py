@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
+from pricefeedd.events import PRIVATE_CHANNELS
 from pricefeedd.store import rows, tables
 from pricefeedd.store.records import Slice
 from pricefeedd.store.rows import Entry
@@ -46,6 +47,7 @@ def gaps(connection: sa.Connection, wanted: Slice) -> tuple[int, list[Row]]:
     """Return how many gaps there are that overlap the time, and some of them, newest first."""
     c = tables.gaps.c
     where = [c[name] == value for name, value in wanted.equal.items()]
+    where.append(c.channel.not_in(PRIVATE_CHANNELS) | c.instrument.in_(wanted.accounts))
     if wanted.from_us is not None:
         where.append(c.to_time >= wanted.from_us)
     if wanted.to_us is not None:

@@ -47,6 +47,7 @@ class Slice:
         equal: Columns that must have this value, or one of a tuple of values.
         from_us: The oldest wanted, included; None for all.
         to_us: The newest wanted, not included; None for all.
+        accounts: Whose rows may be shown, where some rows are an account's and others everybody's.
     """
 
     equal: Mapping[str, Any]
@@ -54,3 +55,4 @@ class Slice:
     to_us: int | None
     limit: int
     offset: int
+    accounts: tuple[str, ...] = ()

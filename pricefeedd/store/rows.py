@@ -21,6 +21,19 @@ MARGINS: Final = "account_margin_balances"
 SUBSCRIPTIONS: Final = "subscriptions"
 REMOVE: Final = "remove"
 
+#: Numbers of a coin in an account.
+COIN_NUMBERS = (
+    *("wallet_balance", "available_balance", "equity", "locked", "borrowed", "spot_borrowed"),
+    *("accrued_interest", "order_margin", "position_initial_margin", "position_maintenance_margin"),
+    *("unrealized_pnl", "cumulative_realized_pnl", "bonus", "usd_value"),
+)
+#: Numbers of an account as a whole.
+MARGIN_NUMBERS = (
+    *("total_equity", "total_wallet_balance", "total_margin_balance", "total_available_balance"),
+    *("total_unrealized_pnl", "total_initial_margin", "total_maintenance_margin"),
+    *("initial_margin_rate", "maintenance_margin_rate"),
+)
+
 
 @attrs.frozen
 class Entry:
@@ -112,17 +125,20 @@ def balance_entry(message: Message, epoch: str) -> Entry:
     event = message.event
     assert isinstance(event, AccountEvent), "only accounts have balances"
     told = envelope(message, epoch)
+    of_coin = bool(event.fields.get("coin"))
     row = {
         "event_id": told["event_id"],
         "venue": event.venue,
         "account": event.account,
+        "account_type": None,
+        **dict.fromkeys(COIN_NUMBERS if of_coin else MARGIN_NUMBERS),
         **event.fields,
         "event_time": told["timestamp"],
         "received_at": told["received_at"],
         "origin": told["origin"],
         "trace_id": told["trace_id"],
     }
-    return Entry(BALANCES if event.fields.get("coin") else MARGINS, row)
+    return Entry(BALANCES if of_coin else MARGINS, row)
 
 
 def subscription_row(record: SubscriptionRecord) -> dict[str, Any]:

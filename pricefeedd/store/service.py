@@ -52,6 +52,7 @@ class Store:
         refused: Rows that the database refused; they were put aside.
         last_written_ns: When rows were written last; None before the first time.
         write_time: How long transactions that wrote took.
+        lanes: What waits, in order of its worth.
         subscriptions: Those that services made.
     """
 
@@ -82,8 +83,8 @@ class Store:
         self.kept = made("kept", self._folder / "spool.db", may_drop=False)
         #: What can be had again, or is missed by few: candles and gaps.
         self.history = made("history", self._folder / "history.db", may_drop=True)
-        self._lanes = (self.kept, self.history)
-        self._applied = {lane.name: 0 for lane in self._lanes}
+        self.lanes = (self.kept, self.history)
+        self._applied = {lane.name: 0 for lane in self.lanes}
         self._progress = trio.lowlevel.ParkingLot()
         self.subscriptions = Subscriptions(self)
         self._bus = bus
@@ -119,21 +120,21 @@ class Store:
             async with trio.open_nursery() as watching:
                 watching.start_soon(self._watch, name="store:watch")
                 async with trio.open_nursery() as nursery:
-                    for lane in self._lanes:
+                    for lane in self.lanes:
                         nursery.start_soon(lane.run, name=f"store:{lane.name}")
                     task_status.started()
                     await self._apply_all()
                 watching.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
-                for lane in self._lanes:
+                for lane in self.lanes:
                     await lane.spool.close()
                 await trio.to_thread.run_sync(self.database.close, limiter=self._writers)
 
     def end(self) -> None:
         """Begin to end: nothing more comes."""
         self._ended = True
-        for lane in self._lanes:
+        for lane in self.lanes:
             lane.end()
         self._wake()
 
@@ -152,16 +153,16 @@ class Store:
 
     async def _apply_all(self) -> None:
         try:
-            for lane in self._lanes:
+            for lane in self.lanes:
                 await self._open(lane)
             await self._insist(self.database.migrate)
             self._up.set()
             while True:
                 self._news = trio.Event()
                 ended = self._ended
-                found = [await self._apply_some(lane) for lane in self._lanes]
+                found = [await self._apply_some(lane) for lane in self.lanes]
                 if not any(found):
-                    if ended and not any(lane.waiting for lane in self._lanes):
+                    if ended and not any(lane.waiting for lane in self.lanes):
                         return
                     await self._news.wait()
         except StoreAwayError as e:
@@ -325,32 +326,32 @@ class Store:
     @property
     def waiting(self) -> int:
         """Rows that are not in the database yet."""
-        return sum(lane.waiting for lane in self._lanes)
+        return sum(lane.waiting for lane in self.lanes)
 
     @property
     def lag_s(self) -> float:
         """How long the oldest row waits; 0 if none does."""
-        oldest = [lane.spool.oldest_ns for lane in self._lanes if lane.spool.oldest_ns is not None]
+        oldest = [lane.spool.oldest_ns for lane in self.lanes if lane.spool.oldest_ns is not None]
         return max(0.0, (self._now_ns() - min(oldest)) / 1e9) if oldest else 0.0
 
     @property
     def troubles(self) -> list[str]:
         """What an operator must know, shortly."""
         found = [f"store: {self.state}: {self.reason}"] if self.state == "down" else []
-        return found + [f"store: {lane.trouble}" for lane in self._lanes if lane.trouble]
+        return found + [f"store: {lane.trouble}" for lane in self.lanes if lane.trouble]
 
     def describe(self) -> dict[str, Any]:
         """Return facts for `/status`."""
         return {
             "url": self.database.url,
             "state": self.state,
-            "reason": self.reason or next((lane.trouble for lane in self._lanes if lane.trouble), ""),
+            "reason": self.reason or next((lane.trouble for lane in self.lanes if lane.trouble), ""),
             "waiting": self.waiting,
-            "waiting_bytes": sum(lane.spool.bytes for lane in self._lanes),
+            "waiting_bytes": sum(lane.spool.bytes for lane in self.lanes),
             "written": self.written.copy(),
             "last_written": None if self.last_written_ns is None else self.last_written_ns // 1000,
             "lag_s": round(self.lag_s, 3),
             "errors": self.errors,
             "refused": self.refused,
-            "dropped": sum(lane.dropped for lane in self._lanes),
+            "dropped": sum(lane.dropped for lane in self.lanes),
         }

@@ -21,6 +21,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
+from pricefeedd.store.rows import COIN_NUMBERS, MARGIN_NUMBERS
+
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -83,19 +85,6 @@ subscriptions = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("last_event_at", BigInteger),
     Index(None, "requesting_service"),
-)
-
-#: Numbers of a coin in an account.
-COIN_NUMBERS = (
-    *("wallet_balance", "available_balance", "equity", "locked", "borrowed", "spot_borrowed"),
-    *("accrued_interest", "order_margin", "position_initial_margin", "position_maintenance_margin"),
-    *("unrealized_pnl", "cumulative_realized_pnl", "bonus", "usd_value"),
-)
-#: Numbers of an account as a whole.
-MARGIN_NUMBERS = (
-    *("total_equity", "total_wallet_balance", "total_margin_balance", "total_available_balance"),
-    *("total_unrealized_pnl", "total_initial_margin", "total_maintenance_margin"),
-    *("initial_margin_rate", "maintenance_margin_rate"),
 )
 
 

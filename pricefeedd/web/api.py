@@ -94,6 +94,10 @@ class Api:
         app.add_url_rule("/metrics", "metrics", self.metrics)
 
     def _readiness(self) -> Readiness:
+        found = self._readiness_of_feeds()
+        return attrs.evolve(found, reasons=(*found.reasons, *self._daemon.archive.troubles))
+
+    def _readiness_of_feeds(self) -> Readiness:
         stats = self._daemon.stats
         facts, now_ns = self._daemon.describe(), self._daemon.now_ns()
         source = facts.get("source")

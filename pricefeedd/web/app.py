@@ -13,6 +13,8 @@ from quart_trio.asgi import TrioASGIWebsocketConnection
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
 from pricefeedd.web.api import Api
+from pricefeedd.web.balances import Balances
+from pricefeedd.web.candles import Past
 from pricefeedd.web.daemon import Daemon, Limits
 from pricefeedd.web.dialect import Dialect, serve_connection
 from pricefeedd.web.dialects.ohlcv import Ohlcv
@@ -104,6 +106,8 @@ def create_app(daemon: Daemon, limits: Limits | None = None) -> WebApp:
     }
     Api(daemon).add_routes(app)
     Reading(daemon, resolver, limits).add_routes(app)
+    Past(daemon, resolver).add_routes(app)
+    Balances(daemon).add_routes(app)
     Subscriptions(daemon, limits).add_routes(app)
     Streams(daemon, app.readers, resolver).add_routes(app)
     Docs(daemon).add_routes(app)

@@ -11,6 +11,7 @@ from pricefeedd.bus import Bus
 from pricefeedd.instruments import Directory
 from pricefeedd.registry import Registry
 from pricefeedd.stats import Stats
+from pricefeedd.store.archive import Archive
 
 
 class Key(Protocol):
@@ -81,6 +82,7 @@ class Daemon(Protocol):
     Attributes:
         plugins: Records of the plugins found, each with `name`, `status` and `reason`.
         subscriptions: Which services subscribed what.
+        archive: What is known of the past.
         epoch: One life of all streams.
         now_ns: The wall clock.
         describe: Returns facts for `/status` that only the daemon knows, such as the venues' connections.
@@ -97,6 +99,8 @@ class Daemon(Protocol):
     def stats(self) -> Stats: ...
     @property
     def subscriptions(self) -> Registry: ...
+    @property
+    def archive(self) -> Archive: ...
     @property
     def plugins(self) -> Iterable[Any]: ...
     @property

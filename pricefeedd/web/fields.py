@@ -331,25 +331,33 @@ class Given:
         kind: What it may hold.
         about: For people.
         example: One value that makes sense; None for none.
+        name: What clients call it, where Python reserves that word; "" for the attribute's own name.
     """
 
     kind: Kind
     about: str
     example: object = None
+    name: str = ""
 
 
 #: A key in the URL; whether it opens anything is found elsewhere.
 API_KEY: Final = Text(shortest=0, longest=65_536)
 
 
-def given(kind: Kind, about: str, *, default: object = attrs.NOTHING, example: object = None) -> Any:
+def given(
+    kind: Kind, about: str, *, default: object = attrs.NOTHING, example: object = None, name: str = ""
+) -> Any:
     """Return an attrs field that a client gives; None as default means that it may be left out or null."""
-    return attrs.field(default=default, metadata={GIVEN: Given(kind=kind, about=about, example=example)})
+    told = Given(kind=kind, about=about, example=example, name=name)
+    return attrs.field(default=default, metadata={GIVEN: told})
 
 
 def described(made: type[Any]) -> dict[str, tuple[Given, attrs.Attribute[Any]]]:
-    """Return the fields of a class that clients give, by name."""
-    return {field.name: (field.metadata[GIVEN], field) for field in attrs.fields(made)}
+    """Return the fields of a class that clients give, by what they call them."""
+    return {
+        field.metadata[GIVEN].name or field.name: (field.metadata[GIVEN], field)
+        for field in attrs.fields(made)
+    }
 
 
 def about(made: type[Any], name: str) -> str:
@@ -404,7 +412,7 @@ def read_object(made: type[_T], values: Mapping[str, Any]) -> _T:
             _refuse_missing(name, told, field)
             continue
         try:
-            found[name] = told.kind.read(value)
+            found[field.name] = told.kind.read(value)
         except ValueError as e:
             raise BadRequest("bad_request", _wrong(name, told, value), where=name) from e
         except BadRequest as e:
@@ -434,7 +442,7 @@ def read_query(made: type[_T], values: Mapping[str, Sequence[str]]) -> _T:
             _refuse_missing(name, told, field)
             continue
         try:
-            found[name] = told.kind.read_text(texts)
+            found[field.name] = told.kind.read_text(texts)
         except ValueError as e:
             value = texts[0] if len(texts) == 1 else list(texts)
             near: tuple[str, ...] = ()

@@ -23,7 +23,7 @@ class Readiness:
 
     Attributes:
         ready: Whether clients should be sent here.
-        reasons: Why not; empty when ready.
+        reasons: Why not, and what else is amiss that is no reason to send clients elsewhere.
         venues: The facts, by venue and market.
     """
 

@@ -11,7 +11,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pricefeedd.events import State
-from pricefeedd.stats import LATENCY_BUCKETS_S, Histogram, MarketStats
+from pricefeedd.stats import MarketStats, buckets
+from pricefeedd.web import store_metrics
 from pricefeedd.web.daemon import Daemon
 
 _LABELS = ("venue", "market")
@@ -49,6 +50,7 @@ class StatsCollector(Collector):
         yield from self._readers()
         yield from self._topics()
         yield self._subscriptions()
+        yield from store_metrics.families(self._daemon.archive.store)
 
     def _markets(self, markets: list[MarketStats]) -> Iterator[Metric]:
         for name, text, value in _COUNTERS:
@@ -82,7 +84,7 @@ class StatsCollector(Collector):
             for channel, count in market.events.items():
                 events.add_metric((*labels, channel), count)
             for channel, histogram in market.latency.items():
-                latency.add_metric((*labels, channel), _buckets(histogram), histogram.total_s)
+                latency.add_metric((*labels, channel), buckets(histogram), histogram.total_s)
             for endpoint, state in market.breakers.items():
                 breaker.add_metric((*labels, endpoint), _BREAKER[state])
         yield from (events, latency, connections, breaker, last, health)
@@ -128,17 +130,6 @@ class StatsCollector(Collector):
         for (venue, kind, active), count in sorted(self._daemon.subscriptions.counts().items()):
             found.add_metric((venue, kind, str(active).lower()), count)
         return found
-
-
-def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Return cumulative counts by upper bound, as the exposition format wants them."""
-    total = 0
-    out: list[tuple[str, float]] = []
-    bounds = [*map(str, LATENCY_BUCKETS_S), "+Inf"]
-    for bound, count in zip(bounds, histogram.counts, strict=True):
-        total += count
-        out.append((bound, total))
-    return out
 
 
 class Metrics:

@@ -11,6 +11,7 @@ from pricefeedd.events import State
 from pricefeedd.instruments import MARKETS
 from pricefeedd.web.api import FeedsQuery
 from pricefeedd.web.messages import EVENTS, INSTRUMENT_EXAMPLE, LATEST_RESULTS, SHARED
+from pricefeedd.web.openapi_store import STORED
 from pricefeedd.web.openapi_subscriptions import REGISTRY, SUBSCRIPTIONS
 from pricefeedd.web.operation import (
     COUNT,
@@ -190,6 +191,7 @@ OPERATIONS: Final = (
         example=_STREAM_EXAMPLE,
         refusals=(403, 404, 503),
     ),
+    *STORED,
     *SUBSCRIPTIONS,
     Operation(
         path="/feeds",

@@ -21,10 +21,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from pricefeedd.bus import Bus
+from pricefeedd.config import Config
 from pricefeedd.events import Quote, State, Status, Trade
 from pricefeedd.instruments import Directory, Instrument, InstrumentMap, Kind
 from pricefeedd.registry import Registry
 from pricefeedd.stats import Stats
+from pricefeedd.store.archive import Archive
 from pricefeedd.web.app import WebApp, create_app
 from pricefeedd.web.daemon import Limits
 from pricefeedd.web.listen import serve
@@ -82,6 +84,7 @@ class Daemon:
         self.epoch = self.bus.epoch
         self.now_ns = time.time_ns
         self.subscriptions = Registry({}, self.bus, now_ns=self.now_ns)
+        self.archive = Archive(Config(), self.bus, self.directory, {}, now_ns=self.now_ns)
         self.facts: dict[str, Any] = {}
 
     def describe(self) -> dict[str, Any]:

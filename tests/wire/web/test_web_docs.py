@@ -13,13 +13,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import attrs
 import httpx
 import jsonschema
 import pytest
 import trio
 from openapi_spec_validator import validate
 
-from pricefeedd.events import BookSnapshot, State
+from pricefeedd.events import AccountEvent, BookSnapshot, State
 from pricefeedd.instruments import Instrument, InstrumentMap, Kind
 from pricefeedd.web import asyncapi, docs, messages, openapi, openapi_subscriptions
 from pricefeedd.web.goodbye import SHUTDOWN, Goodbye
@@ -41,6 +42,10 @@ def _fill(daemon: Any) -> None:
     market.connections = market.messages = 1
     market.last_message_ns = time.time_ns()
     daemon.bus.publish(messages.SAMPLES.values())
+    order = messages.SAMPLES["account"]
+    assert isinstance(order, AccountEvent)
+    for fields in ({"coin": "USDT", "equity": "1.50", "collateral_switch": True}, {"total_equity": "1.50"}):
+        daemon.bus.publish([attrs.evolve(order, kind="balance", key=str(fields), fields=fields)])
     snapshot = messages.SAMPLES["book_snapshot"]
     assert isinstance(snapshot, BookSnapshot)
     daemon.bus.topic("book", "binance", "BTC-USDT").book = lambda: snapshot
@@ -78,7 +83,7 @@ async def test_every_route_is_in_the_document(start_web: Any) -> None:
 async def test_a_hostile_reader_of_the_document_finds_nothing(
     start_web: Any, web_key: Any, tmp_path: Path
 ) -> None:
-    keys = (web_key(name="me", key="sesame", scopes=("read", "admin")),)
+    keys = (web_key(name="me", key="sesame", scopes=("read", "admin", "account:main")),)
     web = await start_web(public_read=False, keys=keys)
     _fill(web.daemon)
     # A stream would have no end: with these words each ends as soon as it has begun.
@@ -313,9 +318,10 @@ async def test_the_page_shows_all_and_needs_nothing(start_web: Any, http: Any) -
     assert 'href="/docs"' in (await http.get(f"{web.http}/")).text
 
 
-async def test_the_curl_lines_work(start_web: Any, http: Any) -> None:
-    web = await start_web()
+async def test_the_curl_lines_work(start_web: Any, http: Any, web_key: Any) -> None:
+    web = await start_web(keys=(web_key(name="me", key="sesame", scopes=("read", "admin", "account:main")),))
     _fill(web.daemon)
+    http.headers["X-API-Key"] = "sesame"
     page = (await http.get(f"{web.http}/docs")).text
 
     lines = re.findall(r"<pre>(curl .*?)</pre>", page)
@@ -324,8 +330,9 @@ async def test_the_curl_lines_work(start_web: Any, http: Any) -> None:
         *words, url = shlex.split(unescape(line))
         method = words[words.index("-X") + 1] if "-X" in words else "HEAD"
         body = words[words.index("-d") + 1] if "-d" in words else None
-        # There is no venue behind this daemon, and no subscription.
-        expected = 400 if body else 404 if url.endswith(openapi_subscriptions.EXAMPLE_ID) else 200
+        # There is no venue behind this daemon, and no subscription and no store.
+        missing = url.endswith(openapi_subscriptions.EXAMPLE_ID) or "/balances/history" in url
+        expected = 400 if body else 404 if missing else 200
         async with http.stream(method, url, content=body) as answer:
             assert answer.status_code == expected, url
 
