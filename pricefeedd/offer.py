@@ -13,7 +13,7 @@ from pricefeedd.demand import Demands, Hold
 from pricefeedd.derive import sources
 from pricefeedd.errors import PricefeeddError
 from pricefeedd.events import DERIVED_CHANNELS, PRIVATE_CHANNELS
-from pricefeedd.instruments import Instrument, InstrumentMap
+from pricefeedd.instruments import Instrument, InstrumentMap, Kind
 from pricefeedd.topic import Pattern
 from pricefeedd.venue import Venue
 
@@ -226,10 +226,21 @@ class Offer:
                 f"[venues.{self._config.name}.accounts.{account}]",
                 parameter="account",
             )
-        feeds = [f"{channel}:{self._config.name}:{account}" for channel in channels]
-        if wish.topic is not None and wish.topic not in feeds:
-            raise _no_topic(wish, feeds)
-        return Meaning(feed=wish.topic or feeds[0], topic=wish.topic or feeds[0], account=account)
+        feeds = {channel: f"{channel}:{self._config.name}:{account}" for channel in channels}
+        nothing = Instrument(
+            venue=self._config.name, market="", name=account, symbol="", kind=Kind.SPOT, base="", quote=""
+        )
+        native = {
+            stream.name: feed
+            for channel, feed in feeds.items()
+            for stream in self.venue.codec.streams(channel, nothing)
+        }
+        first = feeds[channels[0]]
+        topic = wish.topic or next((name for name, feed in native.items() if feed == first), first)
+        known = native | {feed: feed for feed in feeds.values()}
+        if topic not in known:
+            raise _no_topic(wish, known)
+        return Meaning(feed=known[topic], topic=topic, account=account)
 
     def _why_no(self, account: str | None) -> str:
         venue, known = self._config.name, ", ".join(self._config.accounts)
