@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import socket
 import sqlite3
@@ -110,7 +111,7 @@ class Database:
         from alembic import command  # takes a third of a second, and is seldom needed
         from alembic.config import Config
 
-        with self.writing() as connection:
+        with self.writing(patient=True) as connection:
             if self.kind == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
             found = self._checked(_version(connection))
@@ -132,24 +133,30 @@ class Database:
     # --- using it -------------------------------------------------------------------------------------------
 
     @contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
+    def writing(self, *, patient: bool = False) -> Iterator[sa.Connection]:
         """Run one transaction that writes.
+
+        Args:
+            patient: Whether it may take as long as it takes.
 
         Raises:
             StoreAwayError: The database is away, locked or full.
             RefusedError: It refuses a row.
         """
-        with self._told(), self._writer.begin() as connection, self._watched(connection):
+        with self._told(), self._writer.begin() as connection, self._watched(connection, patient=patient):
             yield connection
 
     @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
+    def reading(self, *, patient: bool = False) -> Iterator[sa.Connection]:
         """Run one transaction that reads.
+
+        Args:
+            patient: Whether it may take as long as it takes.
 
         Raises:
             StoreAwayError: The database is away.
         """
-        with self._told(), self._engine.begin() as connection, self._watched(connection):
+        with self._told(), self._engine.begin() as connection, self._watched(connection, patient=patient):
             yield connection
 
     def cut(self, *, overdue: bool = True) -> int:
@@ -174,11 +181,13 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
-    def _watched(self, connection: sa.Connection) -> Iterator[None]:
+    def _watched(self, connection: sa.Connection, *, patient: bool) -> Iterator[None]:
         held = connection.connection.dbapi_connection
         with self._lock:
-            self._busy[held] = time.monotonic() + CALL_S + 1
+            self._busy[held] = math.inf if patient else time.monotonic() + CALL_S + 1
         try:
+            if patient and self.kind == "postgresql":
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             yield
         finally:
             with self._lock:

@@ -80,14 +80,19 @@ def latest_balances(connection: sa.Connection) -> list[Entry]:
     return found + [Entry(rows.MARGINS, _whole(row)) for row in totals]
 
 
-def _latest(connection: sa.Connection, table: sa.Table, by: Iterable[str]) -> list[Row]:
+def newest_ids(table: sa.Table, by: Iterable[str]) -> sa.Select[tuple[int]]:
+    """Return the numbers of the rows that are the newest of their kind."""
     c = table.c
     when = sa.func.coalesce(c.event_time, c.received_at)
     rank = sa.func.row_number().over(
         partition_by=[c[name] for name in by], order_by=[when.desc(), c.id.desc()]
     )
     ranked = sa.select(c.id, rank.label("rank")).subquery()
-    query = sa.select(table).where(c.id.in_(sa.select(ranked.c.id).where(ranked.c.rank == 1)))
+    return sa.select(ranked.c.id).where(ranked.c.rank == 1)
+
+
+def _latest(connection: sa.Connection, table: sa.Table, by: Iterable[str]) -> list[Row]:
+    query = sa.select(table).where(table.c.id.in_(newest_ids(table, by)))
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
