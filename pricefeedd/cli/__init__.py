@@ -28,6 +28,7 @@ _COMMANDS = {
     "record": "pricefeedd.cli.recordings",
     "replay": "pricefeedd.cli.recordings",
     "client": "pricefeedd.cli.reading",
+    "store": "pricefeedd.cli.store",
     "plugin-test": "pricefeedd.cli.plugin_test",
 }
 
@@ -41,6 +42,7 @@ _HELP = {
     "record": "Write a venue's raw frames to a file.",
     "replay": "Serve a recording as if it were happening now.",
     "client": "Print what a running daemon sends.",
+    "store": "Bring the database up to date, look at it, or prune it.",
     "plugin-test": "Play every fault of a venue against its plugin, and print a scorecard.",
 }
 
