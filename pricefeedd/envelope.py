@@ -88,6 +88,11 @@ def message_of(body: dict[str, Any]) -> dict[str, Any]:
     return message if body["trace_id"] is None else message | {"trace_id": body["trace_id"]}
 
 
+def epoch_tail(epoch: str) -> bytes:
+    """Return what stands in place of a message's last brace when its epoch is in it."""
+    return b',"epoch":"%b"}' % epoch.encode()
+
+
 def with_epoch(delivery: Numbered, epoch: str) -> bytes:
     """Return the text of a message with its epoch in it, for streams that say it nowhere else."""
-    return b'%b,"epoch":"%b"}' % (delivery.text[:-1], epoch.encode())
+    return delivery.text[:-1] + epoch_tail(epoch)

@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from pricefeedd.envelope import with_epoch
+from pricefeedd.envelope import epoch_tail
 from pricefeedd.hookspecs import Lanes
 from pricefeedd_jsonl.files import HOUR_NS, Files
 from pricefeedd_jsonl.settings import JsonlSettings
@@ -59,13 +59,13 @@ class Recorder:
         try:
             while True:
                 deliveries = await self._lanes.receive()
-                epoch = self._lanes.epoch
+                tail = epoch_tail(self._lanes.epoch) + b"\n"
                 for number, delivery in enumerate(deliveries, 1):
                     if not number % _TURN:
                         await trio.lowlevel.checkpoint()
                     # The hour is of the message and not of a clock: a replay makes the same files.
                     hour = delivery.event.received_ns // HOUR_NS
-                    line = with_epoch(delivery, epoch) + b"\n"
+                    line = delivery.text[:-1] + tail
                     self._gathered.setdefault(hour, []).append(line)
                     self._bytes += len(line)
                     self._report.waiting += 1

@@ -9,7 +9,7 @@ import structlog
 import trio
 import zmq
 
-from pricefeedd.envelope import with_epoch
+from pricefeedd.envelope import epoch_tail
 from pricefeedd.hookspecs import Delivery, Lanes
 from pricefeedd_zmq.interest import Interest
 from pricefeedd_zmq.latest import Latest
@@ -141,7 +141,7 @@ class Publisher:
         if epoch != self._epoch and self._latest is not None:
             self._epoch, self._latest = epoch, Latest()
         note = None if self._latest is None else self._latest.take
-        names, put = self._names, _sender(socket)
+        names, put, tail = self._names, _sender(socket), epoch_tail(epoch)
         sent = unread = count = 0
         for delivery in deliveries:
             count += 1
@@ -156,7 +156,7 @@ class Publisher:
             if name is None:
                 unread += 1
                 continue
-            text = with_epoch(delivery, epoch)
+            text = delivery.text[:-1] + tail
             if len(text) > most:
                 self._report.drop("too_large")
                 continue
