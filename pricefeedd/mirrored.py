@@ -119,7 +119,7 @@ class Mirrored:
         self.tip = seq
         if self._held:
             self._hold(seq, event, text)
-        elif seq == self._seq + 1 or not self._jumped(seq, event, text):
+        elif seq <= self._seq + 1 or not self._jumped(seq, event, text):
             self._put(seq, event, text)
 
     def fill(self, hole: Hole, found: Sequence[Arrived], *, complete: bool) -> bool:
