@@ -32,7 +32,7 @@ from pricefeedd.venue import Venue
 
 _VENUE_KEYS = ("plugin", "endpoints", "session")
 _VENUE_ENTRIES = ("subscribe", "accounts")
-_SINK_KEYS = ("plugin", "topics", "queue_bytes")
+_SINK_KEYS = ("plugin", "topics", "accounts", "conflate", "queue_bytes", "spool_bytes")
 _SOURCE_KEYS = ("plugin", "topics", "accounts")
 
 T = TypeVar("T")
@@ -340,11 +340,9 @@ class ConfigReader:
         if environment not in environments:
             hint = did_you_mean(environment, environments)
             self._add((*path, "environment"), f"{venue.title} has no environment {environment!r}{hint}")
-        # A venue may tell which private channels it has; one that tells none has them all.
-        told = {c for channels in venue.channels.values() for c in channels if c in PRIVATE_CHANNELS}
         for index, channel in enumerate(good.get("channels", ())):
-            if channel not in (told or PRIVATE_CHANNELS):
-                hint = did_you_mean(channel, told or PRIVATE_CHANNELS)
+            if channel not in venue.account_channels:
+                hint = did_you_mean(channel, venue.account_channels)
                 self._add(
                     (*path, "channels", index), f"{venue.title} has no private channel {channel!r}{hint}"
                 )

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from pricefeedd.events import State
 from pricefeedd.stats import MarketStats, buckets
-from pricefeedd.web import store_metrics
+from pricefeedd.web import source_metrics, store_metrics
 from pricefeedd.web.daemon import Daemon
 
 _LABELS = ("venue", "market")
@@ -51,6 +51,7 @@ class StatsCollector(Collector):
         yield from self._topics()
         yield self._subscriptions()
         yield from store_metrics.families(self._daemon.archive.store)
+        yield from source_metrics.families(self._daemon.describe().get("source"))
 
     def _markets(self, markets: list[MarketStats]) -> Iterator[Metric]:
         for name, text, value in _COUNTERS:
@@ -107,7 +108,7 @@ class StatsCollector(Collector):
     def _topics(self) -> Iterator[Metric]:
         counts: dict[tuple[str, str, str], int] = {}
         for topic in self._daemon.bus:
-            key = (topic.venue, topic.channel, topic.state.value)
+            key = (topic.venue, topic.channel, self._daemon.bus.state(topic).value)
             counts[key] = counts.get(key, 0) + 1
         topics = GaugeMetricFamily(
             "pricefeedd_topics", "Topics served.", labels=("venue", "channel", "state")

@@ -8,11 +8,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import trio
 
 #: The machine's PostgreSQL; never stopped. Each test has a database of its own in it.
 POSTGRES = os.environ.get("PRICEFEEDD_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432")
@@ -123,3 +124,43 @@ def own_rabbitmq(rabbitmq_node: Any) -> Any:
     if not rabbitmq_node.running:
         rabbitmq_node.start()
     return rabbitmq_node
+
+
+@pytest.fixture(scope="session")
+def stored() -> Any:
+    """Return the module `stored`: stores under test, and what goes into them."""
+    return _beside("stored")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a new database; the test runs for each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/pricefeedd.db"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def database(database_url: str, stored: Any) -> Iterator[Any]:
+    """Return a new database with its tables."""
+    made = stored.Database(database_url)
+    made.migrate()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def begin_store(nursery: trio.Nursery, stored: Any, tmp_path: Path) -> Callable[..., Awaitable[Any]]:
+    """Return a function that begins a store on a URL; what waits lies in the test's folder."""
+
+    async def begin(url: str, **more: Any) -> Any:
+        return await stored.begin(nursery, url, tmp_path / "state", **more)
+
+    return begin
+
+
+@pytest.fixture(scope="session")
+def relays() -> Any:
+    """Return the module `relays`: an upstream, relays of it, and readers."""
+    return _beside("relays")
