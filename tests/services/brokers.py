@@ -19,10 +19,15 @@ import socket
 import subprocess
 import time
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pika
 import pika.exceptions
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 #: How long a start may take on a busy machine.
 START_S = 90.0
@@ -54,6 +59,8 @@ class Broker:
 
     Attributes:
         port: Of AMQP; the same over restarts.
+        tls_port: Of AMQP over TLS.
+        authority: The certificate file that vouches for the node.
         url: What a client connects to.
         log: What the node says.
     """
@@ -67,6 +74,7 @@ class Broker:
         found = scripts()
         assert found is not None, "look at `scripts()` first"
         self.port = free_port()
+        self.tls_port = free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
         self.log = folder / "node.log"
         self._scripts = found
@@ -74,12 +82,16 @@ class Broker:
         self._node: subprocess.Popen[bytes] | None = None
         self._mapper: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
+        self.authority, certificate, key = _certificates(folder)
         cookie = folder / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
         (folder / "enabled_plugins").write_text("[].")
         (folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.default = 127.0.0.1:{self.port}\n"
+            f"listeners.ssl.default = 127.0.0.1:{self.tls_port}\n"
+            f"ssl_options.cacertfile = {self.authority}\nssl_options.certfile = {certificate}\n"
+            f"ssl_options.keyfile = {key}\nssl_options.verify = verify_none\n"
             "disk_free_limit.absolute = 1MB\nlog.console = false\nlog.file.level = warning\n" + config
         )
         mapper_port = free_port()
@@ -196,3 +208,36 @@ class Broker:
         if self._mapper is not None:
             self._mapper.kill()
             self._mapper.wait()
+
+
+def _certificates(folder: Path) -> tuple[Path, Path, Path]:
+    """Write an authority of our own, and a certificate for `localhost`; return those and the key's file."""
+    now = datetime.now(UTC)
+
+    def make(
+        subject: str, issuer: str, key: ec.EllipticCurvePrivateKey, by: ec.EllipticCurvePrivateKey
+    ) -> bytes:
+        names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in (subject, issuer)]
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(names[0])
+            .issuer_name(names[1])
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=subject == issuer, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(subject)]), critical=False)
+        )
+        return builder.sign(by, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    authority, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    files = folder / "authority.pem", folder / "node.pem", folder / "node.key"
+    files[0].write_bytes(make("tests", "tests", authority, authority))
+    files[1].write_bytes(make("localhost", "tests", own, authority))
+    files[2].write_bytes(
+        own.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return files

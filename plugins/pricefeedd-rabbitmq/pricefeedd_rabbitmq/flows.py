@@ -85,6 +85,8 @@ class KeptFlow:
         self.refusal = ""
         self._window = window
         self._report = report
+        self._paused = False
+        # Everything that is not done; and of that, what is to be sent now.
         self._open: deque[Item] = deque()
         self._waiting: deque[Item] = deque()
 
@@ -101,13 +103,14 @@ class KeptFlow:
     @property
     def stuck(self) -> bool:
         """Whether there is something to be tried again, and all else is settled."""
-        return bool(self.refusal) and not self.flying and not self._waiting
+        return self._paused and not self.flying
 
     def take(self, messages: Iterable[Kept]) -> None:
         """Have messages sent after those that wait."""
         items = [Item(message, message.epoch, message.number) for message in messages]
         self._open.extend(items)
-        self._waiting.extend(items)
+        if not self._paused:
+            self._waiting.extend(items)
 
     def next(self, most: int) -> list[Item]:
         """Return what to send now, as on its way."""
@@ -123,7 +126,7 @@ class KeptFlow:
         if outcome == "delivered":
             item.confirmed = True
             self._report.delivered += 1
-            if not self.flying:
+            if not self._paused:
                 self.refusal = ""
         elif outcome == "unreadable":
             # It was readable when it was written to disk with its checksum, so this is for whoever wrote it.
@@ -132,11 +135,13 @@ class KeptFlow:
         else:
             self._report.gauges["refused"] = self._report.gauges.get("refused", 0) + 1
             self.refusal = outcome
+            self._paused = True
             self._waiting.clear()
 
     def again(self) -> None:
         """Have everything that is not confirmed sent again, in order."""
         self.flying.clear()
+        self._paused = False
         self._waiting = deque(item for item in self._open if not item.confirmed)
 
     def done(self) -> int:

@@ -366,10 +366,7 @@ def written(item: Item, mode: int) -> tuple[str, bytes, pika.BasicProperties]:
 
 def ending(error: BaseException | str) -> Ending:
     """Return what an error of pika means."""
-    while isinstance(error, AMQPConnectionWorkflowFailed | AMQPConnectorPhaseErrorBase):
-        inner = error.exceptions[-1] if isinstance(error, AMQPConnectionWorkflowFailed) else error.exception
-        if inner is None:
-            break
+    while (inner := _within(error)) is not None:
         error = inner
     if isinstance(error, str):
         return Ending(error)
@@ -383,6 +380,19 @@ def ending(error: BaseException | str) -> Ending:
     if isinstance(error, AMQPConnectionError | AMQPConnectorException | OSError):
         return Ending(_said(error))
     return Ending(f"{type(error).__name__}: {error}")
+
+
+def _within(error: BaseException | str) -> BaseException | None:
+    """Return the error that an error of pika wraps; None if it wraps none."""
+    if isinstance(error, AMQPConnectionWorkflowFailed):
+        found = error.exceptions[-1]
+    elif isinstance(error, AMQPConnectorPhaseErrorBase):
+        found = error.exception
+    elif isinstance(error, AMQPConnectionError) and error.args:
+        found = error.args[0]
+    else:
+        found = None
+    return found if isinstance(found, BaseException) else None
 
 
 def _said(error: BaseException) -> str:

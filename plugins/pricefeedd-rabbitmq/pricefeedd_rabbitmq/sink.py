@@ -51,6 +51,8 @@ class RabbitSink(Told):
         self._connections = 0
         # Lanes that have come to their end.
         self._over: set[str] = set() if lanes.kept is not None else {"kept"}
+        # Number up to which everything is confirmed, and up to which the disk knows that.
+        self._confirmed = self._noted = 0
         self._why_down = ""
         self._why_refused = ""
 
@@ -64,10 +66,10 @@ class RabbitSink(Told):
                 await self._until(lambda: not self._open or self._finished)
                 nursery.cancel_scope.cancel()
         finally:
-            number = self._kept.done()
-            if number and self._lanes.kept is not None:
+            self._confirmed = self._kept.done() or self._confirmed
+            if self._confirmed > self._noted and self._lanes.kept is not None:
                 with trio.move_on_after(LAST_WORD_S, shield=True):
-                    await self._lanes.kept.done(number)
+                    await self._lanes.kept.done(self._confirmed)
             self._market.give_up()
             self._tell()
 
@@ -181,9 +183,11 @@ class RabbitSink(Told):
     async def _finish_kept(self, lane: KeptLane) -> None:
         """Forget what is confirmed, as many at once as came meanwhile."""
         while True:
-            number = self._kept.done()
-            if number:
+            self._confirmed = self._kept.done() or self._confirmed
+            if self._confirmed > self._noted:
+                number = self._confirmed
                 await lane.done(number)
+                self._noted = number
                 self._wake()
             else:
                 await self._changed.wait()
