@@ -238,7 +238,8 @@ class Keeper:
         elif not session.flowing.is_set():
             self._breaker.failure(trio.current_time())
         if isinstance(error, LoginRejectedError):
-            log.error("login refused, given up", venue=link.venue, feed=link.feed.name, reason=reason)
+            whose = {} if link.account is None else {"account": link.account.name}
+            log.error("login refused", venue=link.venue, feed=link.feed.name, reason=reason, **whose)
             return None
         if isinstance(error, VenueError):
             # What asking again cannot help is asked again all the same, hours apart: venues suspend and resume.

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from pricefeedd.codec import Codec, Stream
+from pricefeedd.events import PRIVATE_CHANNELS
 from pricefeedd.rest import AccountRest, Rest
 from pricefeedd.rules import Rules
 
@@ -137,6 +138,7 @@ class Venue:
         codec: The stream dialect.
         rest: The REST dialect.
         account_rest: What accounts ask by REST; None where the stream tells all that there is.
+        account_channels: What accounts may subscribe.
         channels: Channels offered, by market. Its keys are the venue's markets.
         endpoints: Base URLs by name, the defaults of `[venues.NAME.endpoints]`.
         environments: Other sets of endpoints by name, such as `testnet`, that an account may choose.
@@ -156,6 +158,7 @@ class Venue:
     codec: Codec
     rest: Rest
     account_rest: AccountRest | None = None
+    account_channels: frozenset[str] = frozenset(PRIVATE_CHANNELS)
     channels: Mapping[str, frozenset[str]]
     endpoints: Mapping[str, str]
     environments: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)

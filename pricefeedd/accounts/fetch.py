@@ -9,7 +9,7 @@ import attrs
 import structlog
 import trio
 
-from pricefeedd.accounts.lines import Held
+from pricefeedd.accounts.lines import ID_FIELDS, Held
 from pricefeedd.accounts.names import Names
 from pricefeedd.backfill import RestClient
 from pricefeedd.breaker import Breaker
@@ -31,8 +31,8 @@ MOST_EVENTS = 50_000
 NAMES_S = 10.0
 #: Most orders, positions or coins that are asked for one by one.
 MOST_ALONE = 500
-#: The field that tells one from another, within its market and symbol.
-_IDS = {"order": "order_id", "position": "position_index", "balance": "coin"}
+#: Where the stream begins with what is open, that has come this long after it was accepted.
+SNAPSHOT_S = 5.0
 #: Clocks are compared before something is asked for, but not more often than this.
 COMPARE_S = 60.0
 #: A clock that differs by less is none of the reasons for a refusal.
@@ -155,6 +155,8 @@ class AccountFetcher:
     ) -> CaughtUp:
         to_ns, asked_ns = self.venue_now_ns(), self._now_ns()
         if self._rest is None:
+            # What is open comes at the start of the stream, in as many frames as it takes.
+            await trio.sleep(SNAPSHOT_S)
             why = f"{self._venue.title} does not tell what happened meanwhile"
             return CaughtUp(
                 channel=channel, events=(), from_ns=since_ns, to_ns=to_ns, complete=since_ns is None, why=why
@@ -198,7 +200,9 @@ class AccountFetcher:
     async def _vanished(self, channel: str, events: list[AccountEvent], known: Sequence[Held]) -> None:
         """Ask for each that there was and that no answer names: it has ended, and not so that we were told."""
         assert self._rest is not None, "nothing is asked otherwise"
-        told = {(event.fields.get("symbol", ""), event.fields.get(_IDS.get(channel, ""))) for event in events}
+        told = {
+            (event.fields.get("symbol", ""), event.fields.get(ID_FIELDS.get(channel, ""))) for event in events
+        }
         told = {(str(symbol), str(id_)) for symbol, id_ in told}
         gone = [one for one in known if (one.symbol, one.id) not in told]
         for one in gone[:MOST_ALONE]:

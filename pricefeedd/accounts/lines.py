@@ -16,6 +16,9 @@ REMEMBER_S = 7 * 86_400.0
 #: Fewest keys, and most orders, that are remembered.
 ENTRIES = 20_000
 
+#: The field that tells one from another, within its market and symbol.
+ID_FIELDS = {"order": "order_id", "position": "position_index", "balance": "coin"}
+
 
 @attrs.frozen(kw_only=True)
 class Held:
@@ -39,7 +42,7 @@ class AccountLine(Line[AccountEvent]):
 
     Attributes:
         whole: Nothing is missing: it is live, and what happened before was fetched.
-        newest: The newest event of each coin or position.
+        newest: The newest event of each coin, position or open order.
         held: What there is that may end, by market, symbol and id.
     """
 
@@ -67,6 +70,7 @@ class AccountLine(Line[AccountEvent]):
         self.count += 1
         if self._seen.again(event.key, event.received_ns) or not self.is_news(event):
             self.duplicate()
+            self._still(event)
         else:
             self.seen_ns = event.received_ns
             out.append(event)
@@ -79,6 +83,15 @@ class AccountLine(Line[AccountEvent]):
         """Remember what there was when we last ran."""
         for one in held:
             self.held.setdefault((one.market, one.symbol, one.id), one)
+
+    def _still(self, event: AccountEvent) -> None:
+        """Note that what is there was told of again."""
+        fields = event.fields
+        id_ = fields.get(ID_FIELDS.get(self.channel, ""))
+        key = (str(fields.get("market", "")), str(fields.get("symbol", "")), str(id_))
+        held = self.held.get(key)
+        if held is not None:
+            self.held[key] = attrs.evolve(held, told_ns=event.received_ns)
 
     def _hold(self, event: AccountEvent, id_: object, *, lasts: bool) -> None:
         """Note whether what the event tells of is still there."""
@@ -134,12 +147,39 @@ class OrderLine(AccountLine):
         known = self._orders.get(order_id)
         if known is not None and _goes_back(known, now):
             return False
+        told = self.newest.get((order_id,))
+        if told is not None and event.origin is Origin.BACKFILL and _same(told, event):
+            return False
         self._orders[order_id] = now
         self._orders.move_to_end(order_id)
         if len(self._orders) > ENTRIES:
             self._orders.popitem(last=False)
         self._hold(event, order_id, lasts=now.open)
+        self.newest.pop((order_id,), None)
+        if now.open:
+            self.newest[order_id,] = event
         return True
+
+    def gone(self, before_ns: int, now_ns: int, out: list[Event]) -> None:
+        """Tell of orders that ended unseen: all that are open were told by now, and these were not.
+
+        Args:
+            before_ns: What was told since then is open.
+        """
+        for held in [held for held in self.held.values() if held.told_ns < before_ns]:
+            known = self.newest.get((held.id,))
+            fields = {"market": held.market, "symbol": held.symbol, "order_id": held.id}
+            event = AccountEvent(
+                venue=self.context.venue,
+                instrument=held.symbol if known is None else known.instrument,
+                received_ns=now_ns,
+                origin=Origin.DERIVED,
+                account=self.instrument,
+                kind=self.channel,
+                key=f"{held.id}:gone",
+                fields={**(fields if known is None else known.fields), "status": "unknown", "open": False},
+            )
+            self.admit(event, out)
 
 
 def _goes_back(known: _Known, now: _Known) -> bool:
@@ -150,6 +190,11 @@ def _goes_back(known: _Known, now: _Known) -> bool:
     if now.updated_us != known.updated_us:
         return now.updated_us < known.updated_us
     return now.filled < known.filled
+
+
+def _same(one: AccountEvent, other: AccountEvent) -> bool:
+    """Return whether two rows say the same, whenever each was told."""
+    return {**one.fields, "updated_us": None} == {**other.fields, "updated_us": None}
 
 
 def _decimal(text: object) -> Decimal:

@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from pricefeedd.accounts.fetch import AccountFetcher, CaughtUp
-from pricefeedd.accounts.lines import AccountLine, line_for
+from pricefeedd.accounts.lines import AccountLine, OrderLine, line_for
 from pricefeedd.accounts.marks import Marks
 from pricefeedd.accounts.names import Names
 from pricefeedd.codec import Stream
@@ -298,6 +298,8 @@ class AccountRuntime:
         now_ns = self.around.now_ns()
         out: list[Event] = []
         count = self._admit(found.events, out)
+        if self._venue.account_rest is None and isinstance(line, OrderLine):
+            line.gone(self._began_ns(line.channel), now_ns, out)
         if found.from_ns is not None:
             self.stats.backfills += 1
             if line.channel in ("order", "execution") and (count or not found.complete):
@@ -316,6 +318,11 @@ class AccountRuntime:
             line.whole = True
             self._until_ns[line.channel] = found.to_ns
         self._publish(out)
+
+    def _began_ns(self, channel: str) -> int:
+        """Return when the connection that brings a channel was begun."""
+        mine = [c for c in self._connections if (channel, self.name) in c.all_topics()]
+        return max((connection.since_ns or 0 for connection in mine), default=0)
 
     def _failed(self, what: str, error: VenueError) -> None:
         reason = self._account.hide(str(error))

@@ -370,7 +370,7 @@ async def test_a_refused_login_is_down_and_does_not_hammer(
         desk(bybit(), fake, {"main": MAIN | {"api_secret": "a wrong one"}}, public=beside()) as on,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(fake.play, 0.05)
+        nursery.start_soon(fake.play, 0.2)
         await true(lambda: on.state() is State.DOWN)
         _, reason = on.said("order")[-1]
         for word in ("Params Error", "key", "environment", "clock"):

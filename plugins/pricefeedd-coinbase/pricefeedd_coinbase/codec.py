@@ -1,4 +1,4 @@
-"""Coinbase's stream dialect: frames of Advanced Trade's market data host to events.
+"""Coinbase's stream dialect: frames of Advanced Trade's market data host, and of the user host, to events.
 
 One connection carries any number of channels and products. Every frame but an error bears a number that counts
 the frames of its connection, whatever they are about, so that a lost one is seen at the next.
@@ -23,20 +23,20 @@ from pricefeedd.codec import (
     Count,
     Failed,
     Frame,
+    LoginRefused,
     Refused,
     Signal,
     Stream,
     decimal_text,
 )
-from pricefeedd.errors import DecodeError
+from pricefeedd.errors import DecodeError, LoginRejectedError
 from pricefeedd.events import BookDelta, BookSnapshot, Event, Level, Origin, Quote, Side, Ticker, Trade
 from pricefeedd.instruments import Instrument
 from pricefeedd.rest import HttpReply, retry_after_s
 from pricefeedd.venue import Account, Feed
 from pricefeedd_coinbase.times import ns_of
 from pricefeedd_coinbase.tokens import Key
-
-VENUE = "coinbase"
+from pricefeedd_coinbase.user import USER, VENUE, read_user
 
 #: The name of the stream that keeps a connection alive.
 HEARTBEATS = "heartbeats"
@@ -191,6 +191,9 @@ class CoinbaseCodec(BaseCodec):
 
     def streams(self, channel: str, instrument: Instrument) -> Sequence[Stream]:
         """Return the stream of a channel; its name is the venue's channel and product, `level2:BTC-USD`."""
+        if channel == "order":
+            # Without products it is of all of them; to change them would take a new connection.
+            return (Stream(feed=USER, name=USER, group=USER),)
         known = _CHANNELS.get("ticker" if channel == "quote" and self.ticker_quotes else channel)
         if known is None:
             return ()
@@ -208,7 +211,7 @@ class CoinbaseCodec(BaseCodec):
         account: Account | None,
     ) -> Frame:
         """Return a `subscribe` frame: one channel, any number of products."""
-        return self._request("subscribe", streams, request_id, now_ns)
+        return self._request("subscribe", streams, request_id, now_ns, account)
 
     def unsubscribe(
         self,
@@ -220,16 +223,19 @@ class CoinbaseCodec(BaseCodec):
         account: Account | None,
     ) -> Frame:
         """Return an `unsubscribe` frame."""
-        return self._request("unsubscribe", streams, request_id, now_ns)
+        return self._request("unsubscribe", streams, request_id, now_ns, account)
 
-    def _request(self, what: str, streams: Sequence[Stream], request_id: int, now_ns: int) -> str:
+    def _request(
+        self, what: str, streams: Sequence[Stream], request_id: int, now_ns: int, account: Account | None
+    ) -> str:
         body: dict[str, Any] = {"type": what}
         products = [product for stream in streams if (product := stream.name.partition(":")[2])]
         if products:
             body["product_ids"] = products
         body["channel"] = streams[0].group
-        if self.key is not None:
-            body["jwt"] = self.key.token(now_ns, request_id)  # each request needs a new one
+        key = self.key if account is None else _key_of(account)
+        if key is not None:
+            body["jwt"] = key.token(now_ns, request_id)  # each request needs a new one
         return orjson.dumps(body).decode()
 
     def decode(
@@ -244,7 +250,7 @@ class CoinbaseCodec(BaseCodec):
             try:
                 message = _parse(frame)
             except msgspec.ValidationError:
-                return self._other(frame)
+                return self._other(frame, feed, received_ns)
             said: list[Event | Signal] = [Count(message.sequence_num)]
             read = _READERS.get(message.__class__)
             if read is not None:
@@ -263,24 +269,40 @@ class CoinbaseCodec(BaseCodec):
         wait_s = retry_after_s(reply.headers)
         return (Failed(f"HTTP 429: {text}".rstrip(), _REFUSED_S if wait_s is None else wait_s),)
 
-    def _other(self, frame: bytes) -> Sequence[Signal]:
-        """Read a frame that is none of those we ask for."""
+    def _other(self, frame: bytes, feed: Feed, received_ns: int) -> Sequence[Event | Signal]:
+        """Read a frame that is none of those of public data."""
         message = _parse_other(frame)
+        if message.channel == USER and feed.private:
+            return read_user(frame, received_ns)
         if message.type == "error" and not message.channel:
-            return (self._fault(message.message),)
+            return (self._fault(message.message, feed),)
         if not message.channel or message.channel in _KNOWN or message.sequence_num is None:
             _parse(frame)  # tells what is wrong with it
             raise ValueError("a frame without channel or number")
         return (Count(message.sequence_num),)
 
-    def _fault(self, text: str) -> Signal:
+    def _fault(self, text: str, feed: Feed) -> Signal:
         """Return what an error stands for; it names neither request nor channel.
 
         The venue says `authentication failure` of a bad token, and of a channel that it does not know.
         """
+        if feed.private and "authentication" in text:
+            return LoginRefused(f"{text} (look at the key, its rights and this host's clock)")
         if self.key is not None and "authentication" in text:
             return Failed(f"{text}: the API key is wrong, or the clock", _LOGIN_AGAIN_S)
         return Refused(reason=text or "error without a message")
+
+
+def _key_of(account: Account) -> Key:
+    """Return the key of an account.
+
+    Raises:
+        LoginRejectedError: Its secret is none.
+    """
+    try:
+        return Key(account.api_key, account.api_secret)
+    except ValueError as e:
+        raise LoginRejectedError(f"api_secret of the account {account.name!r}: {e}", venue=VENUE) from None
 
 
 # --- Readers, one per channel -----------------------------------------------------------------------------
@@ -455,7 +477,7 @@ def _subscriptions(
 
 
 #: Channels that are not subscribed by product; their answers list themselves, or the user's id.
-_WHOLE = frozenset({HEARTBEATS, "user", "futures_balance_summary"})
+_WHOLE = frozenset({HEARTBEATS, USER, "futures_balance_summary"})
 
 Reader = Callable[[Any, Mapping[str, str], int, list[Event | Signal]], None]
 

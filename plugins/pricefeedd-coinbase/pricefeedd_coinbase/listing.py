@@ -9,7 +9,7 @@ import attrs
 from pricefeedd.errors import DecodeError
 from pricefeedd.instruments import Instrument, Kind, spell
 from pricefeedd.rest import listed
-from pricefeedd_coinbase.codec import VENUE
+from pricefeedd_coinbase.user import VENUE
 
 #: Flags of a product under which no trades are to be expected, and those under which some are.
 _CLOSED = ("is_disabled", "trading_disabled", "view_only")

@@ -26,8 +26,9 @@ from pricefeedd.rest import (
     retry_after_s,
     venue_clock_ns,
 )
-from pricefeedd_coinbase.codec import VENUE, TradeRow, read_trade
+from pricefeedd_coinbase.codec import TradeRow, read_trade
 from pricefeedd_coinbase.listing import read_instruments
+from pricefeedd_coinbase.user import VENUE
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""A fake Coinbase: Advanced Trade's market data host and its public REST, on one port.
+"""A fake Coinbase: Advanced Trade's market data host, its user host (as the path `/user`) and its public REST, on one port.
 
 It speaks the protocol as of 2026: one number per frame and connection, data before its answer, answers that name
 all that is subscribed, silence about what does not exist, heartbeats, and the ends that a connection comes to
@@ -8,7 +8,7 @@ without them.
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.utils import formatdate
 from pathlib import Path
@@ -31,7 +31,9 @@ from pricefeedd.testing.market import (
     SimTrade,
 )
 from pricefeedd.testing.simulated import SimulatedVenue
+from pricefeedd_coinbase.fake_users import User, signer
 from pricefeedd_coinbase.fake_words import Words, envelope, listed_row, time_text
+from pricefeedd_coinbase.tokens import Key
 
 _SECOND_NS = 1_000_000_000
 
@@ -45,6 +47,17 @@ _GRANULARITIES = {"ONE_MINUTE": 60}
 _SNAPSHOT_TRADES = 100
 _MAX_TRADES = 1000
 _BATCH_NS = 5 * _SECOND_NS
+
+#: The path that stands for the user host.
+_USER_HOST = "/user"
+
+_NO_POSITIONS: dict[str, Any] = {
+    "positions": {
+        "perpetual_futures_positions": [],
+        "expiring_futures_positions": [],
+        "prediction_market_positions": [],
+    }
+}
 
 _NUMBER = re.compile(r'"sequence_num":\d+')
 
@@ -116,6 +129,9 @@ class CoinbaseFake(SimulatedVenue):
         requests_limit: REST requests per second of one address.
         trades_every_ns: Trades of a product are told together, this far apart; 0 tells each at once.
         page: Products in one answer of the list; None for all.
+        users: Those with accounts, by the names of their keys.
+        login_attempts: Subscribe frames for a user's channel.
+        logins: Those of them that had a good token, by the key's name.
     """
 
     first_subscribe_s = 5.0
@@ -154,6 +170,9 @@ class CoinbaseFake(SimulatedVenue):
             own = first is not None and f"{first.listing.base}-USDC" not in self._names
             aliases = {f"{first.listing.base}-USDC": first.product} if first is not None and own else {}
         self._aliases = dict(aliases)
+        self.users: dict[str, User] = {}
+        self.login_attempts = 0
+        self.logins: Counter[str] = Counter()
         self._untold: dict[str, list[SimTrade]] = {}
         self._batched_ns: dict[str, int] = {}
         self._recent: dict[str, deque[float]] = {}
@@ -181,7 +200,11 @@ class CoinbaseFake(SimulatedVenue):
             authority: Host and port to name; where it listens by default.
         """
         base = self.authority if authority is None else authority
-        return {"spot_ws": f"ws://{base}", "spot_rest": f"http://{base}"}
+        return {
+            "spot_ws": f"ws://{base}",
+            "spot_rest": f"http://{base}",
+            "user_ws": f"ws://{base}{_USER_HOST}",
+        }
 
     # --- What is told -------------------------------------------------------------------------------------
 
@@ -252,8 +275,8 @@ class CoinbaseFake(SimulatedVenue):
     # --- The stream server --------------------------------------------------------------------------------
 
     async def on_handshake(self, request: Request) -> Response | None:
-        """Accept the one path that there is, so many times a second."""
-        if request.path != "/":
+        """Accept the one path that there is on each host, so many times a second."""
+        if request.path not in ("/", _USER_HOST, f"{_USER_HOST}/"):
             return Response(status=404)
         if self._too_many("connections", self.connections_limit):
             return Response(status=429, body=b"Too many requests")
@@ -301,6 +324,9 @@ class CoinbaseFake(SimulatedVenue):
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
             self._complain(socket, "failure to subscribe")
             return
+        if socket.path.startswith(_USER_HOST):
+            self._take_user(socket, what, channel, request.get("jwt"))
+            return
         if channel not in (*CHANNELS, *WHOLE) or not _is_token(request.get("jwt")):
             # So it says of a bad token, and of a channel that does not exist.
             self._complain(socket, "authentication failure")
@@ -312,6 +338,39 @@ class CoinbaseFake(SimulatedVenue):
         else:
             self.seen.unsubscribes += 1
             self._end_streams(socket, channel, products)
+        self.acknowledge(socket, envelope("subscriptions", [_answer(socket)], self.now_ns()))
+
+    # --- The user host ------------------------------------------------------------------------------------
+
+    def user(self, name: str, secret: str) -> User:
+        """Return the owner of a key, who is made now if he is new."""
+        return self.users.setdefault(name, User(name, Key(name, secret).public))
+
+    def order(self, name: str, order_id: str, status: str = "OPEN", **change: Any) -> int:
+        """Let a user's order become so; returns how many connections hear of it."""
+        user = self.users[name]
+        event = {"type": "update", "orders": [user.row(order_id, status, self.now_ns(), **change)]}
+        return self.publish("user", envelope("user", [event | _NO_POSITIONS], self.now_ns()), scope=name)
+
+    def _take_user(self, socket: Socket, what: str, channel: str, token: object) -> None:
+        """Obey a request of the user host; each needs a good token of its own."""
+        self.login_attempts += channel == "user"
+        user = signer(token, self.users, self.now_ns() // _SECOND_NS)
+        if user is None or channel not in ("user", "heartbeats"):
+            self._complain(socket, "authentication failure")
+            return
+        socket.memo["asked"] = True
+        socket.scope = user.name
+        if what == "unsubscribe":
+            self.unsubscribe(socket, [channel])
+        else:
+            self.seen.subscribes += 1
+            self.subscribe(socket, [channel])
+        if what == "subscribe" and channel == "user":
+            self.logins[user.name] += 1
+            for rows in user.open_orders():
+                event = {"type": "snapshot", "orders": rows}
+                self._send(socket, channel, envelope("user", [event | _NO_POSITIONS], self.now_ns()))
         self.acknowledge(socket, envelope("subscriptions", [_answer(socket)], self.now_ns()))
 
     def _begin_streams(self, socket: Socket, channel: str, products: Sequence[str]) -> None:
@@ -499,7 +558,8 @@ def _answer(socket: Socket) -> dict[str, Any]:
     subscribed: dict[str, list[str]] = {}
     for stream in socket.subscriptions:
         channel, _, product = stream.partition(":")
-        subscribed.setdefault(channel, []).append(product or channel)
+        # A user is listed by his id.
+        subscribed.setdefault(channel, []).append("7f1c" if channel == "user" else product or channel)
     return {"subscriptions": subscribed}
 
 

@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDSA,
     SECP256R1,
     EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
 )
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -46,6 +47,11 @@ class Key:
 
     def __repr__(self) -> str:
         return "Key(***)"
+
+    @property
+    def public(self) -> EllipticCurvePublicKey | Ed25519PublicKey:
+        """What verifies its tokens."""
+        return self._key.public_key()
 
     def token(self, now_ns: int, request_id: int) -> str:
         """Return a token that is good for the next two minutes."""

@@ -8,10 +8,11 @@ import attrs
 
 from pricefeedd.codec import Stream
 from pricefeedd.venue import Ack, Budget, Feed, Venue
-from pricefeedd_coinbase.codec import HEARTBEATS, VENUE, CoinbaseCodec
+from pricefeedd_coinbase.codec import HEARTBEATS, CoinbaseCodec
 from pricefeedd_coinbase.rest import BUDGET, REQUESTS_PER_S, CoinbaseRest
 from pricefeedd_coinbase.rules import SPOT
 from pricefeedd_coinbase.tokens import Key
+from pricefeedd_coinbase.user import USER, VENUE
 
 #: Books on one connection. Client libraries report a limit of 55 (UNCONFIRMED); each begins with a frame of up
 #: to 5 MB.
@@ -48,11 +49,14 @@ class CoinbaseSettings:
             Key(self.api_key, api_secret)
 
 
-def _feed(name: str, *, streams: int, max_message_bytes: int) -> Feed:
+def _feed(
+    name: str, *, streams: int, max_message_bytes: int, endpoint: str = "spot_ws", private: bool = False
+) -> Feed:
     return Feed(
         name=name,
         market="spot",
-        endpoint="spot_ws",
+        endpoint=endpoint,
+        private=private,
         streams_per_connection=streams + 1,  # and the heartbeats
         streams_per_request=50,  # no limit is published
         request_interval_s=0.2,
@@ -89,16 +93,20 @@ def coinbase() -> Venue:
         title="Coinbase",
         codec=CoinbaseCodec(),
         rest=CoinbaseRest(),
+        account_channels=frozenset({"order"}),
         channels={"spot": frozenset({"trade", "quote", "ticker", "candle_1m", "book"})},
         # There is no other environment: the sandbox has no market data.
         endpoints={
             "spot_ws": "wss://advanced-trade-ws.coinbase.com",
             "spot_rest": "https://api.coinbase.com",
+            "user_ws": "wss://advanced-trade-ws-user.coinbase.com",
         },
         # Books travel apart: their snapshots are large, and a frame that is lost among them costs only them.
         feeds=(
             _feed("spot", streams=200, max_message_bytes=8 << 20),
             _feed("spot-book", streams=_BOOKS, max_message_bytes=64 << 20),
+            # One connection for a user, with a host of its own.
+            _feed(USER, streams=1, max_message_bytes=8 << 20, endpoint="user_ws", private=True),
         ),
         # All limits are per address, shared with every other program behind it.
         budgets=(
