@@ -21,15 +21,18 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from pricefeedd.bus import Bus
-from pricefeedd.config import Config
+from pricefeedd.config import AccountConfig, Config, VenueConfig
+from pricefeedd.demand import Demands
 from pricefeedd.events import Quote, State, Status, Trade
-from pricefeedd.instruments import Directory, Instrument, InstrumentMap, Kind
+from pricefeedd.instruments import Directory, Instrument, InstrumentMap, Kind, spell
+from pricefeedd.offer import Offer
 from pricefeedd.registry import Registry
 from pricefeedd.stats import Stats
 from pricefeedd.store.archive import Archive
 from pricefeedd.web.app import WebApp, create_app
 from pricefeedd.web.daemon import Limits
 from pricefeedd.web.listen import serve
+from pricefeedd_bybit.venue import bybit
 
 
 @attrs.frozen(kw_only=True)
@@ -83,7 +86,8 @@ class Daemon:
         self.plugins = [Plugin(name="binance", status="loaded", reason="")]
         self.epoch = self.bus.epoch
         self.now_ns = time.time_ns
-        self.subscriptions = Registry({}, self.bus, now_ns=self.now_ns)
+        self.offers: dict[str, Offer] = {}
+        self.subscriptions = Registry(self.offers, self.bus, now_ns=self.now_ns)
         self.archive = Archive(Config(), self.bus, self.directory, {}, now_ns=self.now_ns)
         self.facts: dict[str, Any] = {}
 
@@ -92,6 +96,27 @@ class Daemon:
 
     def demand(self, channel: str, venue: str, instrument: str) -> None:
         """Bring nothing: there are no venues behind it."""
+
+    def offer_bybit(self, *loaded: str) -> Demands:
+        """Offer Bybit to services, with an account, and one instrument in the markets whose list is loaded."""
+        account = AccountConfig(api_key="key", api_secret="secret", channels=("order",))
+        config = VenueConfig(name="bybit", plugin="bybit", accounts={"main": account})
+        demands = Demands(config, self.bus)
+        self.offers["bybit"] = Offer(bybit(), config, demands)
+        for market in loaded:
+            kind = Kind.SPOT if market == "spot" else Kind.PERPETUAL
+            quote = "USD" if market == "inverse" else "USDT"
+            listed = Instrument(
+                venue="bybit",
+                market=market,
+                name=spell("BTC", quote, kind),
+                symbol=f"BTC{quote}",
+                kind=kind,
+                base="BTC",
+                quote=quote,
+            )
+            demands.know(InstrumentMap("bybit", market, [listed]))
+        return demands
 
     def list_instruments(self) -> None:
         """Fill the directory with a few instruments of Binance."""

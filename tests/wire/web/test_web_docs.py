@@ -38,6 +38,7 @@ async def http() -> Any:
 def _fill(daemon: Any) -> None:
     """Give the daemon something of every kind."""
     daemon.list_instruments()
+    daemon.offer_bybit("linear", "spot", "inverse")
     market = daemon.stats.market("binance", "spot")
     market.connections = market.messages = 1
     market.last_message_ns = time.time_ns()
@@ -330,9 +331,9 @@ async def test_the_curl_lines_work(start_web: Any, http: Any, web_key: Any) -> N
         *words, url = shlex.split(unescape(line))
         method = words[words.index("-X") + 1] if "-X" in words else "HEAD"
         body = words[words.index("-d") + 1] if "-d" in words else None
-        # There is no venue behind this daemon, and no subscription and no store.
+        # There is no such subscription, and no store.
         missing = url.endswith(openapi_subscriptions.EXAMPLE_ID) or "/balances/history" in url
-        expected = 400 if body else 404 if missing else 200
+        expected = 201 if body else 404 if missing else 200
         async with http.stream(method, url, content=body) as answer:
             assert answer.status_code == expected, url
 
