@@ -166,12 +166,14 @@ class Got:
         welcome: The first message.
         messages: Data, gaps and notices of topics.
         others: What is not of a topic.
+        lasts: The newest number of each topic.
         code: Of the close, once it is closed.
     """
 
     welcome: dict[str, Any] = attrs.field(factory=dict)
     messages: list[dict[str, Any]] = attrs.field(factory=list)
     others: list[dict[str, Any]] = attrs.field(factory=list)
+    lasts: dict[str, int] = attrs.field(factory=dict)
     code: int | None = None
 
     def seqs(self, topic: str, *kinds: str) -> list[int]:
@@ -180,7 +182,7 @@ class Got:
 
     def last(self, topic: str) -> int:
         """Return the newest number of a topic."""
-        return max(self.seqs(topic), default=0)
+        return self.lasts.get(topic, 0)
 
     def kinds(self, topic: str) -> list[tuple[str, int]]:
         """Return type and number of a topic's messages."""
@@ -207,7 +209,11 @@ async def read(
                 got.others.append(first)
             while True:
                 message = orjson.loads(await socket.get_message())
-                (got.messages if "topic" in message else got.others).append(message)
+                if "topic" in message:
+                    got.messages.append(message)
+                    got.lasts[message["topic"]] = max(got.last(message["topic"]), message["seq"])
+                else:
+                    got.others.append(message)
         got.code = socket.closed.code if socket.closed is not None else None
         nursery.cancel_scope.cancel()
 
