@@ -77,11 +77,13 @@ class KeptFlow:
 
     Attributes:
         flying: What is on its way.
+        accepted: How many the broker took so far.
         refusal: Why the broker did not take the last that it refused; "" when it takes them.
     """
 
     def __init__(self, window: int, report: SinkReport) -> None:
         self.flying: dict[Item, None] = {}
+        self.accepted = 0
         self.refusal = ""
         self._window = window
         self._report = report
@@ -125,6 +127,7 @@ class KeptFlow:
         self.flying.pop(item, None)
         if outcome == "delivered":
             item.confirmed = True
+            self.accepted += 1
             self._report.delivered += 1
             if not self._paused:
                 self.refusal = ""

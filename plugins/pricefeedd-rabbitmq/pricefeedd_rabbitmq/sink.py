@@ -198,10 +198,11 @@ class RabbitSink(Told):
         while True:
             await self._until(lambda: self._open and self._kept.stuck)
             await trio.sleep(next(waits))
+            before = self._kept.accepted
             self._kept.again()
             self._wake()
             await self._until(lambda: self._kept.stuck or not self._kept.refusal)
-            if not self._kept.refusal:
+            if self._kept.accepted > before:
                 waits = delays(*RETRY_S)
 
     # --- what is told (see `Told`) ---------------------------------------------------------------------------
