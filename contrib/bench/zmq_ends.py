@@ -27,7 +27,7 @@ def read(address: str, messages: int, *, look: bool) -> None:
     last: dict[bytes, int] = {}
     late: list[float] = []
     count = missed = 0
-    first = 0.0
+    first = newest = 0.0
     while count < messages:
         try:
             topic, text = socket.recv_multipart()
@@ -37,6 +37,7 @@ def read(address: str, messages: int, *, look: bool) -> None:
             first = time.perf_counter()
             socket.setsockopt(zmq.RCVTIMEO, 3_000)
         count += 1
+        newest = time.perf_counter()
         if look:
             now_us = time.time_ns() / 1000
             message = orjson.loads(text)
@@ -44,7 +45,7 @@ def read(address: str, messages: int, *, look: bool) -> None:
             seq = message["seq"]
             missed += max(0, seq - last.get(topic, seq - 1) - 1)
             last[topic] = seq
-    wall = time.perf_counter() - first
+    wall = newest - first
     late.sort()
     quantiles = {
         name: late[int(len(late) * share)] / 1000 if late else None

@@ -35,13 +35,14 @@ class _Topic:
         self.data: Delivery | None = None
         self.status: Delivery | None = None
         self.book: BookSnapshot | BookDelta | None = None
-        self.bids: dict[str, str] = {}
-        self.asks: dict[str, str] = {}
+        # Found by number, because a venue may spell a price "1.0" now and "1.00" later.
+        self.bids: dict[float, Level] = {}
+        self.asks: dict[float, Level] = {}
 
     def take_book(self, event: BookSnapshot | BookDelta) -> None:
         if type(event) is BookSnapshot:
-            self.bids = {level[0]: level[1] for level in event.bids}
-            self.asks = {level[0]: level[1] for level in event.asks}
+            self.bids = {float(level[0]): level for level in event.bids}
+            self.asks = {float(level[0]): level for level in event.asks}
         elif self.book is None:
             return  # nothing that it could be applied to
         else:
@@ -50,16 +51,17 @@ class _Topic:
         self.book = event
 
 
-def _apply(side: dict[str, str], levels: Iterable[Level]) -> None:
-    for price, size, *_ in levels:
-        if size.strip("0.") == "":
+def _apply(side: dict[float, Level], levels: Iterable[Level]) -> None:
+    for level in levels:
+        price = float(level[0])
+        if float(level[1]) == 0:
             side.pop(price, None)
         else:
-            side[price] = size
+            side[price] = level
 
 
-def _sorted(side: dict[str, str], *, falling: bool) -> list[tuple[str, str]]:
-    return sorted(side.items(), key=lambda level: float(level[0]), reverse=falling)
+def _sorted(side: dict[float, Level], *, falling: bool) -> list[Level]:
+    return [side[price] for price in sorted(side, reverse=falling)]
 
 
 class Latest:

@@ -59,7 +59,7 @@ def told(topic: str, *events: Event) -> list[dict[str, Any]]:
 
 def test_a_book_comes_whole_with_the_number_of_what_was_sent_last() -> None:
     (book,) = told(
-        BOOK, snapshot(), delta(bids=[("9", "0.000"), ("10.5", "4")], asks=[("11", "0"), ("12", "1.0")])
+        BOOK, snapshot(), delta(bids=[("9.0", "0.000"), ("10.5", "4")], asks=[("11", "0"), ("12", "1.0")])
     )
 
     assert book == {
