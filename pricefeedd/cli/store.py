@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,22 +37,24 @@ def store() -> None:
     """Bring the database up to date, look at it, or prune it."""
 
 
-def _database(path: Path | None) -> Database:
+@contextmanager
+def _database(path: Path | None) -> Iterator[Database]:
     config, source = read_config(path, load_plugins())
     if config.store is None:
         raise ConfigError(["there is no [store]: nothing is stored"], source=source)
     from pricefeedd.store.database import Database
 
-    return Database(config.store.url)
+    with closing(Database(config.store.url)) as database:
+        yield database
 
 
 @store.command()
 @config_option
 def migrate(path: Path | None) -> None:
     """Make the tables, or bring them up to this version. The daemon does so as well when it starts."""
-    database = _database(path)
-    before = database.migrate()
-    after = database.version()
+    with _database(path) as database:
+        before = database.migrate()
+        after = database.version()
     told = f"is at version {after}" if before == after else f"went from version {before or 'none'} to {after}"
     click.echo(f"{database.url} {told}")
 
@@ -61,9 +65,9 @@ def info(path: Path | None) -> None:
     """Show what is stored."""
     from pricefeedd.store import upkeep
 
-    database = _database(path)
-    tables, size = upkeep.facts(database)
-    click.echo(f"{database.url}: version {database.version()}, {size / 1e6:.1f} MB")
+    with _database(path) as database:
+        tables, size = upkeep.facts(database)
+        click.echo(f"{database.url}: version {database.version()}, {size / 1e6:.1f} MB")
     show(
         [
             {"table": t.name, "rows": t.rows, "oldest": _time(t.oldest_us), "newest": _time(t.newest_us)}
@@ -91,18 +95,24 @@ def prune(path: Path | None, age_s: int, chosen: tuple[str, ...], dry_run: bool)
     """Delete what is old. The daemon may run meanwhile."""
     from pricefeedd.store import upkeep
 
-    database = _database(path)
     before_us = int((time.time() - age_s) * 1_000_000)
-    rows = []
-    for name in [table for each in chosen or upkeep.PRUNED for table in upkeep.PRUNED[each]]:
-        count = upkeep.count_older(database, name, before_us)
+    names = [table for each in chosen or upkeep.PRUNED for table in upkeep.PRUNED[each]]
+    with _database(path) as database:
+        counts = {name: upkeep.count_older(database, name, before_us) for name in names}
         if not dry_run:
-            with click.progressbar(
-                length=count, label=name, file=sys.stderr, hidden=not sys.stderr.isatty()
-            ) as bar:
-                count = 0
-                for deleted in upkeep.prune(database, name, before_us):
-                    count += deleted
-                    bar.update(deleted)
-        rows.append({"table": name, "would be deleted" if dry_run else "deleted": count})
-    show(rows)
+            counts = {name: _pruned(database, name, before_us, count) for name, count in counts.items()}
+    word = "would be deleted" if dry_run else "deleted"
+    show([{"table": name, word: count} for name, count in counts.items()])
+
+
+def _pruned(database: Database, name: str, before_us: int, expected: int) -> int:
+    """Delete old rows of a table with a bar on a terminal, and return how many there were."""
+    from pricefeedd.store import upkeep
+
+    total = 0
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(length=expected, label=name, file=sys.stderr, hidden=hidden) as bar:
+        for deleted in upkeep.prune(database, name, before_us):
+            total += deleted
+            bar.update(deleted)
+    return total

@@ -60,22 +60,27 @@ def _insert(connection: sa.Connection, table: str) -> Any:
 def _upsert(connection: sa.Connection, table: str, found: Sequence[Row]) -> None:
     key = _REPLACED[table]
     insert = _insert(connection, table)
+    found = [_fit(row, _TABLES[table]) for row in found]
     changed = {c.name: insert.excluded[c.name] for c in _TABLES[table].columns if c.name not in key}
     connection.execute(insert.on_conflict_do_update(index_elements=list(key), set_=changed), found)
 
 
 def _add(connection: sa.Connection, table: str, found: Sequence[Row]) -> None:
-    if table != rows.GAPS:
-        found = [_apart(row, _TABLES[table]) for row in found]
+    found = [_fit(row, _TABLES[table]) for row in found]
     insert = _insert(connection, table).on_conflict_do_nothing(index_elements=["event_id"])
     connection.execute(insert, found)
 
 
-def _apart(row: Row, table: sa.Table) -> Row:
-    """Return the row with what has no column of its own in `more`."""
-    columns = [name for name in table.columns.keys() if name not in ("id", "more")]  # noqa: SIM118  # no dict
-    more = {name: value for name, value in row.items() if name not in columns}
-    return {name: row.get(name) for name in columns} | {"more": orjson.dumps(more).decode() if more else None}
+def _fit(row: Row, table: sa.Table) -> Row:
+    """Return the row with all columns of its table, and what has no column of its own in `more` if there is that.
+
+    It may have waited on disk since an older version, which knew fewer or other columns.
+    """
+    fitted = {c.name: row.get(c.name) for c in table.columns if c is not table.autoincrement_column}
+    if "more" in table.columns:
+        more = {name: value for name, value in row.items() if name not in fitted}
+        fitted["more"] = orjson.dumps(more).decode() if more else None
+    return fitted
 
 
 def _subscriptions(connection: sa.Connection, found: Sequence[Row]) -> None:

@@ -59,13 +59,23 @@ def postgres() -> Callable[[str], Any]:
     return run
 
 
-@pytest.fixture
-def postgres_url(postgres: Callable[[str], Any]) -> Iterator[str]:
-    """Return the URL of a new database in the machine's PostgreSQL; it is dropped afterwards."""
+@pytest.fixture(scope="module")
+def postgres_database(postgres: Callable[[str], Any]) -> Iterator[str]:
+    """Return the name of a new database in the machine's PostgreSQL; it is dropped afterwards."""
     name = f"pricefeedd_test_{secrets.token_hex(6)}"
     postgres(f"CREATE DATABASE {name}")
-    yield f"postgresql+psycopg://{POSTGRES.partition('://')[2]}/{name}"
+    yield name
     postgres(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgres_url(postgres: Callable[..., Any], postgres_database: str) -> Iterator[str]:
+    """Return the URL of an empty database in the machine's PostgreSQL."""
+    name = postgres_database
+    yield f"postgresql+psycopg://{POSTGRES.partition('://')[2]}/{name}"
+    postgres(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    postgres("DROP SCHEMA public CASCADE", name)  # to make a database for each test takes ten times as long
+    postgres("CREATE SCHEMA public", name)
 
 
 @pytest.fixture(scope="module")
