@@ -65,6 +65,17 @@ TYPED = {
         demo=True, prints=r"trade:binance:\S+ #\d+ id="
     ),
     f"curl --silent http://{ADDRESS}/ready": Typed(demo=True, prints='"status":"ready"'),
+    f"curl --silent http://{ADDRESS}/api/v1/subscriptions --data "
+    '\'{"venue":"binance","channel_type":"kline","symbol":"BTCUSDT","requesting_service":"order-manager"}\'': Typed(
+        demo=True, prints='"feed":"candle_1m:binance:BTC-USDT-PERP"'
+    ),
+    f"curl --silent 'http://{ADDRESS}/api/v1/subscriptions"
+    "?requesting_service=order-manager&is_active=true&limit=100'": Typed(
+        demo=True, prints=r'\{"subscriptions":\[\],"total":0\}'
+    ),
+    f"curl --silent --request DELETE http://{ADDRESS}/api/v1/subscriptions/by-service/order-manager": Typed(
+        demo=True, prints=r'\{"cancelled_count":0\}'
+    ),
     "pricefeedd check --config pricefeedd.toml.example": Typed(prints="pricefeedd.toml.example: ok"),
     "pricefeedd run --config pricefeedd.toml": Typed(extra=("--listen", "127.0.0.1:0"), serves="serving"),
     "pricefeedd instruments binance --market linear --search BTC": Typed(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -106,6 +108,7 @@ async def daemon(
     linger_s: float = 0.2,
     venues: Mapping[str, Mapping[str, Any]] | None = None,
     web: Mapping[str, Any] | None = None,
+    store: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Bot]:
     """Run a daemon with venues for which nothing is configured to be subscribed."""
     declared: dict[str, Venue] = {"bybit": bybit(), "binance": binance()}
@@ -114,7 +117,11 @@ async def daemon(
         for name, fake in fakes.items()
     }
     config = build(
-        {"web": {"listen": ["127.0.0.1:0"], **(web or {})}, "venues": sections},
+        {
+            "web": {"listen": ["127.0.0.1:0"], **(web or {})},
+            "venues": sections,
+            **({} if store is None else {"store": store}),
+        },
         venues=declared,
         sinks={},
         electors={},
@@ -480,6 +487,50 @@ async def test_without_a_store_they_end_with_the_daemon(fake: BybitFake) -> None
         }  # fmt: skip
     async with daemon({"bybit": fake}) as bot:
         assert await bot.rows() == []
+
+
+async def test_the_true_store_keeps_them(fake: BybitFake, tmp_path: Path) -> None:
+    store = {"url": f"sqlite:///{tmp_path}/kept.db"}
+    async with daemon({"bybit": fake}, store=store) as bot:
+        kept = await bot.post(**TRADES)
+        gone = await bot.post(**TRADES | {"symbol": "ETHUSDT"})
+        await bot.http.delete(f"{PATH}/{gone['id']}")
+        await bot.until(lambda: bot.live(kept["feed"]))
+        topic = bot.daemon.bus.get(kept["feed"])
+        assert topic is not None
+        await bot.until(lambda: topic.count)
+    async with daemon({"bybit": fake}, store=store) as bot:
+        await bot.until(lambda: bot.live(kept["feed"]))
+        rows = await bot.rows()
+        assert [(row["id"], row["is_active"]) for row in rows] == [(kept["id"], True), (gone["id"], False)]
+        assert rows[0]["last_event_at"] is not None
+        assert rows[0] | {"last_event_at": None} == kept
+        assert (await bot.http.get("/status")).json()["subscriptions"]["persistent"] is True
+
+
+# --- The bot of the examples -------------------------------------------------------------------------------
+
+
+async def test_the_example_bot(fake: BybitFake, cli: Any) -> None:
+    async with daemon({"bybit": fake}) as bot:
+        script = Path(__file__).parents[2] / "contrib" / "examples" / "subscriptions.py"
+        wanted = ["trades:BTCUSDT", "orderbook:ETHUSDT"]
+        command = [script, bot.daemon.binds[0], "order-manager", *wanted]
+        for arguments, said in ((["--keep"], "read book:bybit:ETH-USDT-PERP"), ([], "let go of 2")):
+            ended = await (await cli.python(*command, *arguments)).ended(within_s=20)
+            assert ended.code == 0, ended.err
+            assert said in ended.err
+            rows = [json.loads(line) for line in ended.lines]
+            assert [f"{row['channel_type']}:{row['symbol']}" for row in rows] == wanted
+            assert all(row["last_event_at"] for row in rows)
+        assert "since an earlier life" in ended.err
+        assert await bot.rows(is_active=True) == []
+        wrong = await (await cli.python(*command[:3], "trades:NOPE")).ended(within_s=20)
+        assert (wrong.code, wrong.out) == (1, "")
+        assert "INVALID_SYMBOL" in wrong.err
+    gone = await (await cli.python(*command)).ended(within_s=20)
+    assert gone.code == 3
+    assert "cannot reach" in gone.err
 
 
 # --- A thousand --------------------------------------------------------------------------------------------
