@@ -255,13 +255,15 @@ class Reader:
 
 
 @pytest.fixture
-async def open_reader() -> AsyncIterator[Callable[[str], Awaitable[Reader]]]:
-    """Return a function that connects to a daemon's `/ws`; all connections are cut at the end."""
+async def open_reader() -> AsyncIterator[Callable[..., Awaitable[Reader]]]:
+    """Return a function that connects to a daemon's `/ws`, with a key or without; all are cut at the end."""
     with ExitStack() as opened:
 
-        async def open_(base: str) -> Reader:
+        async def open_(base: str, key: str = "") -> Reader:
             url = base.replace("http", "ws", 1) + "/ws"
             options: dict[str, Any] = {"max_size": None, "max_queue": None, "close_timeout": 1}
+            if key:
+                options["additional_headers"] = {"X-API-Key": key}
 
             def enter() -> ClientConnection:
                 connection: ClientConnection = opened.enter_context(connect(url, **options))
