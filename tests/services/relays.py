@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 import attrs
 import httpx
 import orjson
+import pika
+import pika.exceptions
 import trio
 import trio_websocket
 
@@ -142,7 +146,7 @@ async def run(state: Path, **tree: Any) -> AsyncIterator[Served]:
         sinks=plugins.sinks,
         sources=plugins.sources,
         electors=plugins.electors,
-        environ={"STATE_DIRECTORY": str(state)},
+        environ=os.environ | {"STATE_DIRECTORY": str(state)},
         source="test",
     )
     daemon = Daemon(config, plugins)
@@ -221,3 +225,50 @@ async def read(
 def position(got: Got, *topics: str) -> dict[str, Any]:
     """Return how far a reader has read, for `since`."""
     return {"epoch": got.welcome["epoch"], "seq": {topic: got.last(topic) for topic in topics}}
+
+
+class Streams:
+    """Streams of a broker, and a plain publisher that fills them as the sink does."""
+
+    def __init__(self, url: str, *classes: str) -> None:
+        """Declare an exchange and a stream for each class of events, under names of their own."""
+        self.url = url
+        self.exchange = f"relay-test-{secrets.token_hex(6)}"
+        self.queues = [f"{self.exchange}.{name}" for name in classes]
+        self._connect()
+        self.channel.exchange_declare(self.exchange, "topic", durable=True)
+        for name, queue in zip(classes, self.queues, strict=True):
+            self.declare(queue)
+            self.channel.queue_bind(queue, self.exchange, f"{name}.#")
+
+    def _connect(self) -> None:
+        self.connection = pika.BlockingConnection(pika.URLParameters(self.url))
+        self.channel = self.connection.channel()
+
+    def declare(self, queue: str) -> None:
+        """Make a stream."""
+        self.channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "stream"})
+
+    def publish(self, messages: Iterable[Numbered], epoch: str = "one") -> None:
+        """Publish messages; it blocks."""
+        for message in messages:
+            key = message.topic.replace(":", ".")
+            self.channel.basic_publish(self.exchange, key, message.envelope(epoch))
+        self.connection.process_data_events()
+
+    def publish_raw(self, key: str, body: bytes) -> None:
+        """Publish anything."""
+        self.channel.basic_publish(self.exchange, key, body)
+
+    def again(self) -> None:
+        """Connect again, after the broker was away."""
+        with suppress(pika.exceptions.AMQPError, OSError):
+            self.connection.close()
+        self._connect()
+
+    def close(self) -> None:
+        """Remove all of it."""
+        for queue in self.queues:
+            self.channel.queue_delete(queue)
+        self.channel.exchange_delete(self.exchange)
+        self.connection.close()

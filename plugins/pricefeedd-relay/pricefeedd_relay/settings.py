@@ -10,6 +10,10 @@ import attrs
 
 _ZMQ = re.compile(r"tcp://(\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/\[\]*]+):\d{1,5}|ipc://.+")
 _CURVE_KEY_LENGTH = 40
+#: What the sink calls its queues of market data.
+QUEUES = tuple(
+    f"pricefeedd.{name}" for name in ("trade", "quote", "ticker", "candle", "book", "price", "liquidation")
+)
 
 
 def _at_least(least: float) -> Any:
@@ -27,7 +31,7 @@ class RelaySettings:
     Attributes:
         zmq: Addresses of the upstream's sink `zmq`, or of a `zmq-proxy`, such as `tcp://feed-1:5545`.
         rabbitmq: URL of the broker whose streams the upstream's sink `rabbitmq` fills, in place of `zmq`.
-        queues: Names of those streams.
+        queues: Names of those streams; by default what the sink calls those of market data.
         upstream: The upstream's own address, `http://host:8765`. It is asked for books, for events that did not come, and
             for what the venues list; "" for nowhere.
         api_key: Of the upstream, where it wants one.
@@ -41,8 +45,8 @@ class RelaySettings:
     """
 
     zmq: tuple[str, ...] = ()
-    rabbitmq: str = attrs.field(default="", repr=False)
-    queues: tuple[str, ...] = ()
+    rabbitmq: str = attrs.field(default="", repr=False, metadata={"secret": True})
+    queues: tuple[str, ...] = QUEUES
     upstream: str = ""
     api_key: str = attrs.field(default="", repr=False, metadata={"secret": True})
     history_s: float = attrs.field(default=300.0, validator=_at_least(0))
@@ -67,8 +71,8 @@ class RelaySettings:
         # Its text is not repeated: it may hold a password.
         if self.rabbitmq and not self.rabbitmq.startswith(("amqp://", "amqps://")):
             raise ValueError("rabbitmq: expected a URL such as amqp://user@host:5672/vhost")
-        if bool(self.rabbitmq) != bool(self.queues):
-            raise ValueError('queues: name the streams to read with rabbitmq, such as ["pricefeedd.trade"]')
+        if not self.queues:
+            raise ValueError('queues: name the streams to read, such as ["pricefeedd.trade"]')
         if self.upstream:
             parts = urlsplit(self.upstream)
             if parts.scheme not in ("http", "https") or not parts.hostname:
