@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,8 @@ class SinkLanes(Lanes):
     def concerns(self) -> list[str]:
         """Return what an operator should know, most urgent first; nothing when all is well."""
         found = []
-        if self.report.state == "down":
-            found.append(f"sink {self.section} is down: {self.report.reason}")
+        if self.report.state in ("down", "blocked"):
+            found.append(f"sink {self.section} is {self.report.state}: {self.report.reason}")
         if self.kept is not None and self.kept.trouble:
             found.append(f"sink {self.section} cannot write its spool: {self.kept.trouble}")
         elif self.kept is not None and self.kept.full > NEARLY_FULL:
@@ -198,7 +199,12 @@ class SinkLanes(Lanes):
         """Return facts for `/status` and `/metrics`."""
         report = attrs.asdict(self.report)
         last_ns = report.pop("last_delivered_ns")
-        report["last_delivered_age_s"] = None if last_ns is None else max(now_ns - last_ns, 0) / 1e9
+        report["last_delivered"] = (
+            None
+            if last_ns is None
+            else datetime.fromtimestamp(last_ns / 1e9, UTC).isoformat(timespec="milliseconds")
+        )
+        report["concerns"] = self.concerns()
         report["spool"] = None
         if self.kept is not None:
             spool = self.kept.spool

@@ -95,7 +95,9 @@ class Api:
 
     def _readiness(self) -> Readiness:
         found = self._readiness_of_feeds()
-        return attrs.evolve(found, reasons=(*found.reasons, *self._daemon.archive.troubles))
+        sinks = self._daemon.describe().get("sinks", {})
+        of_sinks = [text for facts in sinks.values() for text in facts["concerns"]]
+        return attrs.evolve(found, reasons=(*found.reasons, *self._daemon.archive.troubles, *of_sinks))
 
     def _readiness_of_feeds(self) -> Readiness:
         stats = self._daemon.stats
@@ -160,7 +162,7 @@ class Api:
             "subscriptions": daemon.subscriptions.describe(),
             "memory": {"peak_rss_bytes": _peak_rss_bytes()},
         }
-        return respond(dict(daemon.describe()) | body)
+        return respond({"sinks": {}} | dict(daemon.describe()) | body)
 
     async def feeds(self) -> Response:
         """List the topics served, all or some."""

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from pricefeedd.events import State
 from pricefeedd.stats import MarketStats, buckets
-from pricefeedd.web import source_metrics, store_metrics
+from pricefeedd.web import sink_metrics, source_metrics, store_metrics
 from pricefeedd.web.daemon import Daemon
 
 _LABELS = ("venue", "market")
@@ -51,7 +51,9 @@ class StatsCollector(Collector):
         yield from self._topics()
         yield self._subscriptions()
         yield from store_metrics.families(self._daemon.archive.store)
-        yield from source_metrics.families(self._daemon.describe().get("source"))
+        facts = self._daemon.describe()
+        yield from source_metrics.families(facts.get("source"))
+        yield from sink_metrics.families(facts.get("sinks", {}))
 
     def _markets(self, markets: list[MarketStats]) -> Iterator[Metric]:
         for name, text, value in _COUNTERS:

@@ -11,6 +11,7 @@ from pricefeedd.events import State
 from pricefeedd.instruments import MARKETS
 from pricefeedd.web.api import FeedsQuery
 from pricefeedd.web.messages import EVENTS, INSTRUMENT_EXAMPLE, LATEST_RESULTS, SHARED
+from pricefeedd.web.openapi_sinks import SINK
 from pricefeedd.web.openapi_store import STORED
 from pricefeedd.web.openapi_subscriptions import REGISTRY, SUBSCRIPTIONS
 from pricefeedd.web.operation import (
@@ -110,6 +111,7 @@ _STATUS: Final = open_object(
             "items": closed({"name": TEXT, "status": TEXT, "reason": {"type": ["string", "null"]}}),
         },
         "subscriptions": REGISTRY,
+        "sinks": {"type": "object", "additionalProperties": SINK},
         "memory": open_object({"peak_rss_bytes": COUNT}),
     }
 )
@@ -231,7 +233,8 @@ OPERATIONS: Final = (
         name="ready",
         summary="Whether clients should be sent here",
         about="503 with the reasons when no venue is healthy, when another instance leads, or when no message came for a "
-        "minute.",
+        "minute. A sink that is down or whose spool is nearly full, and a store that is away, stand among the reasons as "
+        "well; the feed serves on, and the answer is 200.",
         schema=_READY,
         example=_READY_EXAMPLE,
         also=(503,),
