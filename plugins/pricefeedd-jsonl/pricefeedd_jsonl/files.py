@@ -100,15 +100,17 @@ class Files:
         bytes: Written so far.
     """
 
-    def __init__(self, settings: JsonlSettings, directory: Path) -> None:
+    def __init__(self, settings: JsonlSettings, directory: Callable[[], Path]) -> None:
         """Prepare to write.
 
         Args:
-            directory: What `{state_dir}` stands for.
+            directory: Returns what `{state_dir}` stands for; it may fail, as writing may.
         """
         self.bytes = 0
         self._stdout = settings.path == STDOUT
-        self._root = Path(settings.path.replace("{state_dir}", str(directory)))
+        self._path = settings.path
+        self._directory = directory
+        self._root = Path()
         self._suffix = f".jsonl{COMPRESSIONS[settings.compression][0]}"
         self._compress = compressor(settings)
         self._keep_days = settings.keep_days
@@ -148,8 +150,13 @@ class Files:
         Raises:
             OSError: That failed.
         """
-        if not self._stdout:
-            self._root.mkdir(parents=True, exist_ok=True)
+        if self._stdout:
+            return
+        path = self._path
+        if "{state_dir}" in path:
+            path = path.replace("{state_dir}", str(self._directory()))
+        self._root = Path(path)
+        self._root.mkdir(parents=True, exist_ok=True)
 
     def close(self) -> None:
         """Close all files."""
@@ -175,6 +182,7 @@ class Files:
         if self._stdout:
             sys.stdout.flush()
             return _File(os.dup(1), None)
+        self.prepare()
         at = datetime.fromtimestamp(hour * 3600, UTC)
         folder = self._root / f"{at:%Y-%m-%d}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -201,11 +209,11 @@ class Files:
         self._tidied = day
         # The earlier of the two, so that neither a clock nor a venue that is wrong makes us remove too much.
         first = min(day, datetime.now(UTC).date()) - timedelta(days=self._keep_days)
-        for folder in self._root.iterdir():
+        for folder in list(self._root.iterdir()):
             if not _DAY.fullmatch(folder.name) or folder.name >= first.isoformat():
                 continue
             with suppress(OSError):  # what cannot be removed is tried again the next day
-                for path in folder.iterdir():
+                for path in list(folder.iterdir()):
                     if _FILE.fullmatch(path.name):
                         path.unlink()
                 folder.rmdir()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import structlog
 import trio
@@ -40,8 +39,7 @@ class Recorder:
 
     async def run(self) -> None:
         """Write until the lanes end, and then what is left."""
-        own = "{state_dir}" in self._settings.path
-        files = Files(self._settings, self._lanes.state_dir if own else Path())
+        files = Files(self._settings, lambda: self._lanes.state_dir)
         try:
             await trio.to_thread.run_sync(files.prepare)
             self._tell("")
