@@ -22,7 +22,7 @@ from pricefeedd.errors import SinkOverflowError, SpoolError
 from pricefeedd.events import PRIVATE_CHANNELS
 from pricefeedd.hookspecs import SinkReport
 from pricefeedd.limits import backoff
-from pricefeedd.message import Message
+from pricefeedd.message import Jump, Message
 from pricefeedd.spool import RECORD_BYTES, Record, Spool
 from pricefeedd.topic import Pattern
 
@@ -111,7 +111,8 @@ class KeptQueue:
     def _take(self) -> None:
         """Keep what was published just now."""
         for message in self._mailbox.take():
-            if isinstance(message, Message):
+            # What an upstream did not bring shows by its numbers, as for any reader of a queue.
+            if isinstance(message, Message) and not isinstance(message, Jump):
                 self._keep(message)
         self._arrived.set()
 

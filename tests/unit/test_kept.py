@@ -14,7 +14,7 @@ from pricefeedd.bus import Bus
 from pricefeedd.config import Config, SinkConfig, VenueConfig
 from pricefeedd.config.settings import AccountConfig
 from pricefeedd.errors import SinkOverflowError
-from pricefeedd.events import AccountEvent, Gap, State, Status, Trade
+from pricefeedd.events import AccountEvent, Gap, Quote, State, Status, Trade
 from pricefeedd.hookspecs import Kept, Lanes, Sink
 from pricefeedd.kept import KeptMessage, account_topics
 from pricefeedd.lanes import SinkLanes
@@ -42,6 +42,13 @@ def trade(number: int) -> Trade:
         price="1",
         size="1",
         aggressor=None,
+    )
+
+
+def quote(number: int) -> Quote:
+    sizes = {"bid_size": "1", "ask_size": "1"}
+    return Quote(
+        venue="bybit", instrument="BTC-USDT", received_ns=1, bid_price=str(number), ask_price="9", **sizes
     )
 
 
@@ -320,6 +327,16 @@ async def test_lost_events_are_counted_for_the_sink(tmp_path: Path) -> None:
     got = await lanes.receive()
     assert 0 < len(got) < 20
     assert lanes.report.dropped == {"slow": 100 - len(got)}
+
+
+async def test_without_conflation_quotes_wait_in_order(tmp_path: Path) -> None:
+    for conflate, expected in ((True, [10]), (False, list(range(1, 11)))):
+        bus = Bus()
+        lanes = lanes_of(bus, tmp_path, conflate=conflate)
+        for number in range(10):
+            bus.publish([quote(number)])
+        assert [message.seq for message in await lanes.receive()] == expected
+        assert lanes.report.dropped == {}
 
 
 def test_topics_of_accounts_by_name() -> None:

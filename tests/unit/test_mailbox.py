@@ -89,11 +89,11 @@ def candle(closed: bool, instrument: str = "A-B") -> Event:
 class Reader:
     """A reader of everything on a bus, which takes what is there or lags."""
 
-    def __init__(self, bus: Bus, limit_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(self, bus: Bus, limit_bytes: int = LIMIT_BYTES, *, conflates: bool = True) -> None:
         self.got: list[Message | Notice] = []
         self.stuck = False
         self.flushes = 0
-        self.mailbox = bus.mailbox(limit_bytes=limit_bytes, flush=self.flush)
+        self.mailbox = bus.mailbox(limit_bytes=limit_bytes, flush=self.flush, conflates=conflates)
         bus.subscribe(self.mailbox, Pattern("*:*:*"))
 
     def flush(self) -> None:
@@ -183,6 +183,39 @@ def test_what_is_delivered_keeps_the_order_in_which_it_came(happens: list[list[E
     places = [place[id(m)] for m in reader.got if id(m) in place]
 
     assert places == sorted(places)
+
+
+@given(steps)
+def test_where_nothing_is_conflated_every_number_is_delivered_or_told_as_lost(
+    happens: list[list[Event] | str],
+) -> None:
+    bus = Bus()
+    with_books(bus)
+    reader = Reader(bus, conflates=False)
+    for step in happens:
+        if step == "stuck":
+            reader.stuck = True
+        elif step == "catch up":
+            reader.catch_up()
+        else:
+            bus.publish([event for event in step if isinstance(event, Event)])
+        assert reader.mailbox.waiting_bytes <= LIMIT_BYTES + LIMIT_BYTES // 8
+    reader.catch_up()
+
+    for topic in bus:
+        if topic.channel == "book":
+            continue
+        told: list[int] = []
+        for message in reader.got:
+            if message.topic != topic.name:
+                continue
+            if isinstance(message, Message):
+                told.append(message.seq)
+            else:
+                data = orjson.loads(message.text)["data"]
+                assert message.lost == data["missing"] == data["to_seq"] - data["from_seq"] + 1
+                told += range(data["from_seq"], data["to_seq"] + 1)
+        assert told == list(range(1, topic.seq + 1))
 
 
 @given(steps)
