@@ -102,6 +102,11 @@ class Offer:
         self._config = config
         self._demands = demands
 
+    @property
+    def configured(self) -> bool:
+        """Whether anything of it is served, or offered to readers, without a service that asks for it."""
+        return bool(self._config.subscribe or self._config.accounts)
+
     def claim(self, meaning: Meaning) -> Hold | None:
         """Have a topic brought until the hold is let go; those of accounts always are."""
         if meaning.instrument is None:

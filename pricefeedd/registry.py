@@ -220,6 +220,11 @@ class Registry:
         """How many were not cancelled."""
         return len(self._held) + self.waiting
 
+    @property
+    def alone(self) -> bool:
+        """Whether venues are configured, and nothing of them: what is served is what services subscribe."""
+        return bool(self._offers) and not any(offer.configured for offer in self._offers.values())
+
     def describe(self) -> dict[str, Any]:
         """Return facts for `/status`."""
         return {

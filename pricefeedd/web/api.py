@@ -106,7 +106,13 @@ class Api:
         if source is not None:
             return source_readiness(source, now_ns=now_ns, started_ns=stats.started_ns)
         standby = facts.get("leader") is False
-        return readiness(stats, now_ns=now_ns, started_ns=stats.started_ns, standby=standby)
+        return readiness(
+            stats,
+            now_ns=now_ns,
+            started_ns=stats.started_ns,
+            standby=standby,
+            on_request=self._daemon.subscriptions.alone,
+        )
 
     async def health(self) -> Response:
         """Say that the process serves."""

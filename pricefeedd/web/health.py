@@ -38,13 +38,21 @@ def iso(ns: int | None) -> str | None:
 
 
 def readiness(
-    markets: Iterable[MarketStats], *, now_ns: int, started_ns: int, standby: bool = False
+    markets: Iterable[MarketStats],
+    *,
+    now_ns: int,
+    started_ns: int,
+    standby: bool = False,
+    on_request: bool = False,
 ) -> Readiness:
     """Return whether we are ready.
 
     Not ready: on standby; when no market is healthy; and, once the grace after the start is over, when no
     message came from anywhere for a minute. A market that is served on demand and that nobody reads is healthy.
     Accounts are shown, but only decide where nothing else is served: they may rightly be silent for days.
+
+    Args:
+        on_request: Venues are configured, and nothing of them: they are begun when services ask.
     """
     in_grace = now_ns - started_ns < GRACE_S * 1e9
     venues: dict[str, dict[str, dict[str, Any]]] = {}
@@ -71,12 +79,13 @@ def readiness(
     reasons = []
     if standby:
         reasons.append("standby: another instance leads")
-    if not venues:
+    waiting = on_request and not venues
+    if not venues and not waiting:
         reasons.append("no venue is being served")
-    elif not any_healthy:
+    elif venues and not any_healthy:
         reasons.append("no venue is healthy")
     silent = newest is None or now_ns - newest >= SILENCE_S * 1e9
-    if not in_grace and silent and not (only_accounts and any_healthy):
+    if not in_grace and silent and not waiting and not (only_accounts and any_healthy):
         reasons.append(f"no message came for {SILENCE_S:g} s")
     return Readiness(not reasons, tuple(reasons), venues)
 

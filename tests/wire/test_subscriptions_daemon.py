@@ -22,6 +22,7 @@ from pricefeedd.config import build
 from pricefeedd.errors import ServiceAwayError
 from pricefeedd.events import State
 from pricefeedd.instruments import Kind
+from pricefeedd.runtime import VenueRuntime
 from pricefeedd.service import Daemon
 from pricefeedd.store.records import SubscriptionRecord
 from pricefeedd.testing.market import Listing, Market
@@ -361,6 +362,9 @@ async def test_any_venue_is_subscribed_though_nothing_of_it_is_configured(
     fake: BybitFake, exchange: BinanceFake
 ) -> None:
     async with daemon({"bybit": fake, "binance": exchange}) as bot:
+        assert (await bot.http.get("/ready")).json()["status"] == "ready", (
+            "or no service would ever be let in"
+        )
         order = TRADES | {"venue": "binance", "symbol": "ETHUSDT", "market": "spot"}
         spot = await bot.post(**order)
         mine = await bot.post(**TRADES)
@@ -370,6 +374,33 @@ async def test_any_venue_is_subscribed_though_nothing_of_it_is_configured(
         assert row["id"] == spot["id"]
         ready = (await bot.http.get("/ready")).json()
         assert (ready["status"], set(ready["venues"]["binance"])) == ("ready", {"spot"})
+
+
+async def test_the_crash_of_a_venues_plugin_ends_no_subscription(
+    fake: BybitFake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash = trio.Event()
+    run = VenueRuntime.run
+
+    async def run_for_a_while(runtime: VenueRuntime) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, runtime)
+            await crash.wait()
+            monkeypatch.setattr(VenueRuntime, "run", run)
+            raise RuntimeError("boom")
+
+    monkeypatch.setattr(VenueRuntime, "run", run_for_a_while)
+    async with daemon({"bybit": fake}) as bot:
+        made = await bot.post(**TRADES)
+        await bot.until(lambda: bot.live(made["feed"]))
+        crash.set()
+        await bot.until(lambda: not bot.live(made["feed"]))
+        await bot.until(lambda: bot.live(made["feed"]))
+        assert asked(fake, "subscribe") == ["publicTrade.BTCUSDT"] * 2
+        (row,) = await bot.rows(is_active=True)
+        assert row["id"] == made["id"]
+        await bot.http.delete(f"{PATH}/{made['id']}")
+        await bot.until(lambda: bot.daemon.bus.get(made["feed"]) is None)
 
 
 async def test_what_is_configured_goes_on_after_the_last_subscription(fake: BybitFake) -> None:
