@@ -8,13 +8,14 @@ from typing import Any
 
 import trio
 
+from pricefeedd.accounts.plan import account_of
 from pricefeedd.accounts.runtime import AccountRuntime
 from pricefeedd.bus import Bus
 from pricefeedd.config import VenueConfig
 from pricefeedd.events import Origin, State, Status
 from pricefeedd.runtime import Surroundings
 from pricefeedd.supervisor import supervise
-from pricefeedd.venue import Venue
+from pricefeedd.venue import Account, Venue
 
 
 class Accounts:
@@ -61,12 +62,12 @@ class Accounts:
             self.running.pop((section, name), None)
 
     def _crashed(self, section: str, name: str, around: Surroundings, reason: str) -> None:
+        account = account_of(name, self._configs[section].accounts[name])
         say_down(
             around.bus,
             section,
-            name,
-            self._configs[section].accounts[name].channels,
-            reason=f"the venue's plugin crashed: {reason}",
+            account,
+            reason=f"the venue's plugin crashed: {account.hide(reason)}",
             now_ns=around.now_ns(),
         )
 
@@ -78,19 +79,17 @@ class Accounts:
         return found
 
 
-def say_down(
-    bus: Bus, section: str, name: str, channels: tuple[str, ...], *, reason: str, now_ns: int
-) -> None:
+def say_down(bus: Bus, section: str, account: Account, *, reason: str, now_ns: int) -> None:
     """Let nobody believe what was told of an account until it is told anew."""
     bus.publish(
         Status(
             venue=section,
-            instrument=name,
+            instrument=account.name,
             received_ns=now_ns,
             origin=Origin.DERIVED,
             topic_channel=channel,
             state=State.DOWN,
             reason=reason,
         )
-        for channel in channels
+        for channel in account.channels
     )

@@ -13,12 +13,13 @@ from pricefeedd.accounts.fetch import AccountFetcher, CaughtUp
 from pricefeedd.accounts.lines import AccountLine, OrderLine, line_for
 from pricefeedd.accounts.marks import Marks
 from pricefeedd.accounts.names import Names
+from pricefeedd.accounts.plan import account_of, connections_of
 from pricefeedd.codec import Stream
 from pricefeedd.config import AccountConfig, VenueConfig
 from pricefeedd.derive import TopicKey
 from pricefeedd.errors import VenueError
 from pricefeedd.events import AccountEvent, Event, Origin, State, Status
-from pricefeedd.instruments import Instrument, InstrumentMap, Kind
+from pricefeedd.instruments import InstrumentMap
 from pricefeedd.keepers import Breakers
 from pricefeedd.limits import Bucket, backoff
 from pricefeedd.lines import Context
@@ -29,7 +30,7 @@ from pricefeedd.session import Batch, Item, Link
 from pricefeedd.stats import Histogram
 from pricefeedd.subscriptions import StreamRefused, StreamsAccepted
 from pricefeedd.supervisor import Keeper, Lost
-from pricefeedd.venue import Account, Feed, Venue
+from pricefeedd.venue import Feed, Venue
 
 log = structlog.get_logger("pricefeedd.accounts")
 
@@ -40,6 +41,8 @@ REFUSED_S = 3600.0
 DENIED_S = 3600.0
 #: When nothing happens, up to when the account was seen is written down this often.
 WRITE_S = 30.0
+#: Channels that tell what happens; the others tell how it stands.
+_HAPPENING = frozenset({"order", "execution"})
 #: Time for the last writing.
 GOODBYE_S = 2.0
 
@@ -63,14 +66,7 @@ class AccountRuntime:
         self.stats = around.stats.account(config.name, name)
         self._section = config.name
         self._venue = venue = venue.configure(venue, config.settings)
-        self._account = Account(
-            name=name,
-            environment=account.environment,
-            api_key=account.api_key,
-            api_secret=account.api_secret,
-            passphrase=account.passphrase,
-            channels=account.channels,
-        )
+        self._account = account_of(name, account)
         environment = venue.environments.get(account.environment, {})
         self._endpoints = {**venue.endpoints, **environment, **config.endpoints}
         self._breakers = Breakers(venue, config, around.stats, ())
@@ -111,24 +107,10 @@ class AccountRuntime:
             line.recall(self._marks.held.get(channel, ()))
         self._until_ns = {c: ns for c, ns in self._marks.until_ns.items() if c in self._lines}
         self._due = {channel: trio.Event() for channel in self._lines}
-        self._connections = self._plan()
+        self._connections = connections_of(venue, self._account)
         self._changed = True
         self._since_ns: dict[str, int] = {}
         self._last_event_ns: int | None = None
-
-    def _plan(self) -> list[Connection]:
-        """Return the connections that bring the account's channels, one for each feed."""
-        nothing = Instrument(
-            venue=self._section, market="", name=self.name, symbol="", kind=Kind.SPOT, base="", quote=""
-        )
-        found: dict[str, Connection] = {}
-        for channel in self._lines:
-            for stream in self._venue.codec.streams(channel, nothing):
-                feed = self._venue.feed(stream.feed)
-                connection = found.setdefault(feed.name, Connection(feed, 0))
-                connection.streams[stream.name] = stream
-                connection.add(stream, (channel, self.name))
-        return list(found.values())
 
     def _listed(self, market: str) -> InstrumentMap | None:
         """Return the list of a market that the venue's public data needed as well."""
@@ -274,21 +256,31 @@ class AccountRuntime:
     async def _catch_up(self, channel: str) -> None:
         """Ask how a channel stands and what it missed, for as long as it takes."""
         line = self._lines[channel]
+        since_ns = self._until_ns.get(channel)
         delays = backoff()
+        denied = False
         while True:
             try:
                 found = await self._fetcher.catch_up(
-                    channel, self._until_ns.get(channel), lambda: tuple(line.held.values()), self._names
+                    channel, since_ns, lambda: tuple(line.held.values()), self._names
                 )
             except VenueError as e:
                 self._failed(channel, e)
-                reason = f"not all is known yet: {self._account.hide(str(e))}"
+                why = f"not all is known yet: {self._account.hide(str(e))}"
+                now_ns = self.around.now_ns()
                 out: list[Event] = []
-                line.explain(reason, self.around.now_ns(), out)
+                if since_ns is not None and channel in _HAPPENING and not e.retry and not denied:
+                    denied = True
+                    out.append(
+                        line.gap(since_ns, self._fetcher.venue_now_ns(), why, recovered=0, missing=None)
+                    )
+                line.explain(why, now_ns, out)
                 self._publish(out)
-                delay_s = max(next(delays), e.retry_after_s or 0.0, 0.0 if e.retry else DENIED_S)
-                with trio.move_on_after(delay_s):
+                with trio.move_on_after(
+                    max(next(delays), e.retry_after_s or 0.0, 0.0 if e.retry else DENIED_S)
+                ):
                     await self._due[channel].wait()
+                self._due[channel] = trio.Event()
             else:
                 self._caught_up(line, found)
                 return
@@ -302,7 +294,7 @@ class AccountRuntime:
             line.gone(self._began_ns(line.channel), now_ns, out)
         if found.from_ns is not None:
             self.stats.backfills += 1
-            if line.channel in ("order", "execution") and (count or not found.complete):
+            if line.channel in _HAPPENING and (count or not found.complete):
                 why = found.why or "there was no connection"
                 out.append(
                     line.gap(

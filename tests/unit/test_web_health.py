@@ -65,3 +65,27 @@ def test_facts_by_venue_and_market() -> None:
             }
         }
     }
+
+
+def account(*, connections: int = 1) -> MarketStats:
+    return MarketStats(venue="bybit", market="account:main", account="main", connections=connections)
+
+
+def test_an_account_may_be_silent_for_days() -> None:
+    quiet = account()
+    found = readiness([quiet, market(last_s=399)], now_ns=START + 400 * SECOND, started_ns=START)
+    assert found.ready
+    assert found.venues["bybit"]["account:main"]["healthy"] is True
+    assert at(86_400, quiet) == (True, ()), "where nothing else is served it decides"
+    assert at(86_400, account(connections=0)) == (
+        False,
+        ("no venue is healthy", "no message came for 60 s"),
+    )
+
+
+def test_an_account_neither_makes_nor_breaks_the_health_of_public_data() -> None:
+    assert at(400, account(connections=0), market(last_s=399)) == (True, ())
+    assert at(400, account(), market(connections=0)) == (
+        False,
+        ("no venue is healthy", "no message came for 60 s"),
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import traceback
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -120,3 +121,41 @@ async def test_clocks_may_differ_by_seconds(autojump_clock: MockClock) -> None:
 def test_secrets_are_in_no_text() -> None:
     account: Any = Account(name="main", api_key="the-key", api_secret="the-secret")
     assert "the-secret" not in repr(account)
+
+
+def locals_of(told: traceback.TracebackException | None) -> Iterator[str]:
+    """Yield what stands in the variables of our own frames, as a debugger would show it."""
+    if told is None:
+        return
+    for frame in told.stack:
+        if "/pricefeedd/" in frame.filename or "/pricefeedd_bybit/" in frame.filename:
+            yield from (frame.locals or {}).values()
+    for inner in (told.__cause__, told.__context__, *(told.exceptions or ())):
+        yield from locals_of(inner)
+
+
+async def say_nothing(socket: Any, text: str) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+async def run_into(trouble: str) -> None:
+    async with session("wrong-secret") as (fake, _, _made):
+        fake.accounts["the-key"] = "wrong-secret" if trouble == "cut" else "the-secret"
+        if trouble == "mute":
+            fake.on_text = say_nothing  # type: ignore[method-assign]  # this one is no venue any more
+        await trio.sleep(5)
+        if trouble == "cut":
+            fake.faults.cut()
+        await trio.sleep(60)
+
+
+@pytest.mark.parametrize("trouble", ["refused", "cut", "mute"])
+async def test_no_trace_of_a_failure_shows_the_credentials(autojump_clock: MockClock, trouble: str) -> None:
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await run_into(trouble)
+    told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    shown = list(locals_of(told))
+    assert any("Link(" in text for text in shown)
+    for text in shown:
+        assert "wrong-secret" not in text
+        assert "the-key" not in text
