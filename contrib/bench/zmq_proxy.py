@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,6 +45,14 @@ def _free() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
     return port
+
+
+def _await(port: int) -> None:
+    """Wait until somebody listens."""
+    for _ in range(300):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        pause(0.1)
 
 
 @contextmanager
@@ -80,7 +88,8 @@ def proxy(kind: str, pull: str, pub: str) -> list[str]:
 
 def measure(kind: str, messages: int, rate: float, publishers: int) -> dict[str, Any]:
     """Return the figures of one run."""
-    pull, pub = (f"tcp://127.0.0.1:{_free()}" for _ in range(2))
+    ports = (_free(), _free())
+    pull, pub = (f"tcp://127.0.0.1:{port}" for port in ports)
     python = (sys.executable, str(ENDS))
     each = messages // publishers
     look = ["--look"] if rate else []
@@ -94,6 +103,8 @@ def measure(kind: str, messages: int, rate: float, publishers: int) -> dict[str,
         processes = [pusher.__enter__() for pusher in pushers]
         for process in (reader, *processes):
             _answer(process.stdout)
+        for port in ports:
+            _await(port)
         pause(1.5)  # for the subscription to arrive
         before = cpu_s(middle.pid)
         for process in processes:
