@@ -69,7 +69,6 @@ class Database:
             arguments["options"] = f"-c statement_timeout={int(CALL_S * 1000)} -c lock_timeout=5000"
             options = {
                 "pool_size": 4,
-                "pool_pre_ping": True,
                 "connect_args": {k: v for k, v in arguments.items() if k not in parsed.query},
             }
         self._engine = sa.create_engine(parsed, hide_parameters=True, **options)
@@ -143,7 +142,7 @@ class Database:
             StoreAwayError: The database is away, locked or full.
             RefusedError: It refuses a row.
         """
-        with self._told(), self._writer.begin() as connection, self._watched(connection, patient=patient):
+        with self._told(), self._transaction(self._writer, patient=patient) as connection:
             yield connection
 
     @contextmanager
@@ -156,7 +155,7 @@ class Database:
         Raises:
             StoreAwayError: The database is away.
         """
-        with self._told(), self._engine.begin() as connection, self._watched(connection, patient=patient):
+        with self._told(), self._transaction(self._engine, patient=patient) as connection:
             yield connection
 
     def cut(self, *, overdue: bool = True) -> int:
@@ -181,13 +180,37 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
+    def _transaction(self, engine: sa.Engine, *, patient: bool) -> Iterator[sa.Connection]:
+        connection = engine.connect()
+        try:
+            if self.kind == "postgresql" and not self._answers(connection):
+                connection.close()  # the pool has forgotten the others as well
+                connection = engine.connect()
+            with self._watched(connection, patient=patient), connection.begin():
+                if patient and self.kind == "postgresql":
+                    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                yield connection
+        finally:
+            connection.close()
+
+    def _answers(self, connection: sa.Connection) -> bool:
+        """Return whether a connection that lay idle is still there. The pool could ask as well, but would wait for ever."""
+        with self._watched(connection, patient=False):
+            try:
+                connection.exec_driver_sql("SELECT 1")
+                connection.rollback()
+            except DBAPIError as e:
+                if not e.connection_invalidated:
+                    raise
+                return False
+        return True
+
+    @contextmanager
     def _watched(self, connection: sa.Connection, *, patient: bool) -> Iterator[None]:
         held = connection.connection.dbapi_connection
         with self._lock:
             self._busy[held] = math.inf if patient else time.monotonic() + CALL_S + 1
         try:
-            if patient and self.kind == "postgresql":
-                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             yield
         finally:
             with self._lock:

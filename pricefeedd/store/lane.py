@@ -19,6 +19,8 @@ log = structlog.get_logger("pricefeedd.store")
 COLLECT_S = 0.05
 #: A spool that cannot be written is tried again after this.
 RETRY_S = 1.0
+#: Rows in one write to the disk.
+BATCH = 1_000
 #: Rows that wait in memory while the disk takes nothing.
 MOST_IN_MEMORY = 100_000
 
@@ -111,15 +113,22 @@ class Lane:
         self.trouble = trouble
 
     async def _put_fresh(self) -> None:
+        most = BATCH
         while self._fresh:
-            batch = [self._fresh[n] for n in range(min(len(self._fresh), 1_000))]
+            batch = [self._fresh[n] for n in range(min(len(self._fresh), most))]
             data = [entry.encode() for entry in batch]
             try:
                 await self.spool.append(data)
             except SinkOverflowError:
-                if not self._may_drop:
+                if self._may_drop and self.spool.count:
+                    await self._give_up_oldest()
+                elif len(batch) > 1:
+                    most = len(batch) // 2  # some of them may find room
+                elif self._may_drop:
+                    self._fresh.popleft()  # one row that is larger than the whole spool
+                    self._lose(1)
+                else:
                     raise
-                await self._give_up_oldest()
                 continue
             for entry in batch:
                 if self._fresh and self._fresh[0] is entry:  # else it was lost meanwhile
@@ -127,13 +136,9 @@ class Lane:
 
     async def _give_up_oldest(self) -> None:
         """Drop a tenth of what waits on disk, the oldest."""
-        found = await self.spool.read(0, max(1, self.spool.count // 10))
-        if not found:
-            self._fresh.popleft()  # one row that is larger than the whole spool
-            self._lose(1)
-            return
-        await self.spool.done(found[-1].number)
-        self._lose(len(found))
+        before = self.spool.count
+        await self.spool.done(self.spool.first + before // 10)
+        self._lose(before - self.spool.count)
 
     def _lose(self, count: int) -> None:
         if not self.dropped:

@@ -43,8 +43,10 @@ class Entry:
     row: Mapping[str, Any]
 
     def encode(self) -> bytes:
-        """Return it as it lies in the spool."""
-        return orjson.dumps((self.table, self.row))
+        """Return it as it lies in the spool, without what it does not say."""
+        return orjson.dumps(
+            (self.table, {name: value for name, value in self.row.items() if value is not None})
+        )
 
     @classmethod
     def decode(cls, data: bytes) -> Entry:
