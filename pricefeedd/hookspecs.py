@@ -364,7 +364,7 @@ class Command:
     Attributes:
         name: What is typed after `pricefeedd`.
         api_version: The plugin API that this was written for; a literal.
-        help: One line for `pricefeedd --help`.
+        help: One line that says what it does.
         load: Returns the `click.Command`; called when it is typed, so that heavy imports belong there.
     """
 

@@ -47,14 +47,16 @@ _HELP = {
 }
 
 
-#: Commands that come with a plugin of ours: what else must be installed for them.
-_WITH_PLUGIN = {"zmq-proxy": "pricefeedd-zmq"}
+#: Commands that come with a plugin of ours: what must be installed for them, and what they do.
+_WITH_PLUGIN = {
+    "zmq-proxy": ("pricefeedd-zmq", "Take what several publishers push, and publish it at one address.")
+}
 
 
 class Late(click.Group):
     """A group that imports a command's module when the command is called.
 
-    Commands of plugins stand behind our own: plugins are loaded only for a command that is not ours, and for help.
+    Plugins are loaded only for a command that is not ours. Help names those of our own plugins, unseen.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -67,20 +69,18 @@ class Late(click.Group):
         if module is None:
             from pricefeedd.cli.brought import command_of  # late: it loads the plugins
 
-            return command_of(cmd_name, _WITH_PLUGIN)
+            return command_of(cmd_name, {name: plugin for name, (plugin, _) in _WITH_PLUGIN.items()})
         command: click.Command = getattr(importlib.import_module(module), cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands without importing them."""
-        from pricefeedd.cli.brought import commands  # late: it loads the plugins
-
         with formatter.section("Commands"):
             formatter.write_dl(list(_HELP.items()))
-        brought = [(c.name, c.help) for name, c in sorted(commands().items()) if name not in _COMMANDS]
-        if brought:
-            with formatter.section("Commands of plugins"):
-                formatter.write_dl(brought)
+        with formatter.section("Commands of plugins (`pricefeedd plugins` shows which there are)"):
+            formatter.write_dl(
+                [(name, f"{text} ({plugin})") for name, (plugin, text) in _WITH_PLUGIN.items()]
+            )
 
 
 @click.group(cls=Late, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,20 +8,14 @@ from collections.abc import Mapping
 import click
 
 from pricefeedd.errors import PluginError
-from pricefeedd.hookspecs import Command
 from pricefeedd.loader import load_plugins
-
-
-def commands() -> Mapping[str, Command]:
-    """Return the commands of all plugins that are installed and whole, by name."""
-    return load_plugins().commands
 
 
 def command_of(name: str, with_plugin: Mapping[str, str]) -> click.Command | None:
     """Return a command that a plugin brings, with log lines set up as the daemon's; None if there is none.
 
     Args:
-        with_plugin: What is to be installed for the commands of our own plugins.
+        with_plugin: By command, what is to be installed for the commands of our own plugins.
 
     Raises:
         PluginError: The plugin that should bring it is broken.
