@@ -103,7 +103,6 @@ class Lane:
                 await trio.sleep(RETRY_S)
             else:
                 self.trouble = ""
-                self._wake()
 
     def _note(self, trouble: str) -> None:
         if not self.trouble:
@@ -130,6 +129,7 @@ class Lane:
                 else:
                     raise
                 continue
+            self._wake()
             for entry in batch:
                 if self._fresh and self._fresh[0] is entry:  # else it was lost meanwhile
                     self._fresh.popleft()
