@@ -152,7 +152,7 @@ async def main(args: argparse.Namespace) -> None:
         "| load | sent/s | received | missed | p50 ms | p99 ms | µs CPU each (on the loop) | loop lag p99, max ms |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    for rate in (0.0, 5_000.0, 20_000.0):
+    for rate in map(float, args.rates.split(",")):
         for readers in map(int, args.readers.split(",")):
             settings = ZmqSettings(bind="tcp://127.0.0.1:*", high_water_mark=args.high_water_mark)
             messages = args.messages if not rate else round(rate * args.seconds)
@@ -171,6 +171,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=300_000, help="where as many go as can")
     parser.add_argument("--seconds", type=float, default=5, help="of the loads with a rate")
+    parser.add_argument("--rates", default="0,5000,20000", help="events a second; 0 for as many as go")
     parser.add_argument("--readers", default="1", help="processes that read, with commas between")
     parser.add_argument("--high-water-mark", type=int, default=10_000)
     trio.run(main, parser.parse_args())
