@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import attrs
+import trio
 
 from pricefeedd.config import VenueConfig
 from pricefeedd.demand import Demands, Hold
@@ -150,7 +151,10 @@ class Offer:
             if listed.get(wish.symbol) is not None:
                 return self.of_market(wish, listed)
             maps.append(listed)
-        near = dict.fromkeys(name for listed in maps for name in listed.suggest(wish.symbol))
+        near: dict[str, None] = {}
+        for listed in maps:
+            near.update(dict.fromkeys(listed.suggest(wish.symbol)))
+            await trio.lowlevel.checkpoint()  # among thousands this takes long
         best = difflib.get_close_matches(wish.symbol.upper(), near, n=3, cutoff=0.0)
         where = f"{self._config.name} {' or '.join(markets)}"
         hint = f"; did you mean {' or '.join(best)}?" if best else ""
