@@ -180,6 +180,14 @@ class Got:
     lasts: dict[str, int] = attrs.field(factory=dict)
     code: int | None = None
 
+    def take(self, message: dict[str, Any]) -> None:
+        """Take a message."""
+        if "topic" in message:
+            self.messages.append(message)
+            self.lasts[message["topic"]] = max(self.last(message["topic"]), message["seq"])
+        else:
+            self.others.append(message)
+
     def seqs(self, topic: str, *kinds: str) -> list[int]:
         """Return the numbers of a topic's messages, in their order."""
         return [m["seq"] for m in self.messages if m["topic"] == topic and (not kinds or m["type"] in kinds)]
@@ -194,30 +202,37 @@ class Got:
 
 
 async def read(
-    base: str, got: Got, topics: Iterable[str], *, since: dict[str, Any] | None = None, **options: Any
+    base: str,
+    got: Got,
+    topics: Iterable[str],
+    *,
+    since: dict[str, Any] | None = None,
+    batch_ms: int | None = None,
+    api_key: str = "",
 ) -> None:
     """Read a daemon until it closes or this is cancelled."""
     host, _, port = base.removeprefix("http://").partition(":")
+    path = "/ws" if batch_ms is None else f"/ws?batch_ms={batch_ms}"
+    headers = [(b"X-API-Key", api_key.encode())] if api_key else []
     # The stream is ours: the library leaves it open when the other side closes first.
     async with await trio.open_tcp_stream(host, int(port)) as stream, trio.open_nursery() as nursery:
-        socket = await trio_websocket.wrap_client_stream(nursery, stream, host, "/ws", max_message_size=2**26)
+        socket = await trio_websocket.wrap_client_stream(
+            nursery, stream, host, path, extra_headers=headers, max_message_size=2**26
+        )
         with suppress(trio_websocket.ConnectionClosed):
             first = orjson.loads(await socket.get_message())
             if first["type"] == "welcome":
                 got.welcome = first
-                asked = {"op": "subscribe", "topics": list(topics), **options}
+                asked: dict[str, Any] = {"op": "subscribe", "topics": list(topics)}
                 if since is not None:
                     asked["since"] = since
                 await socket.send_message(orjson.dumps(asked).decode())
             else:
                 got.others.append(first)
             while True:
-                message = orjson.loads(await socket.get_message())
-                if "topic" in message:
-                    got.messages.append(message)
-                    got.lasts[message["topic"]] = max(got.last(message["topic"]), message["seq"])
-                else:
-                    got.others.append(message)
+                frame = orjson.loads(await socket.get_message())
+                for message in frame if isinstance(frame, list) else [frame]:
+                    got.take(message)
         got.code = socket.closed.code if socket.closed is not None else None
         nursery.cancel_scope.cancel()
 

@@ -7,6 +7,7 @@ new stream of the same name does not have. So the end of the stream is looked at
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -30,6 +31,9 @@ from pricefeedd_relay.positions import Position, Positions
 from pricefeedd_relay.settings import RelaySettings
 
 log = structlog.get_logger("pricefeedd.relay")
+
+# It logs each failure several times, with tracebacks, and raises it all the same.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 #: The thread asks this often whether it is still wanted.
 _TURN_S = 0.1
@@ -118,12 +122,17 @@ class StreamReader:
             channel.basic_consume(queue, take, arguments={"x-stream-offset": start})
         missing = {queue: last for queue, (_, last) in ends.items()}
         caught_up = False
+        heard_at = time.monotonic()
         while True:
             connection.process_data_events(time_limit=_TURN_S)
             trio.from_thread.check_cancelled()
+            now = time.monotonic()
             for queue, at in self._reached.items():
+                heard_at = now
                 if at.offset >= missing.get(queue, -1):
                     missing.pop(queue, None)
+            if now - heard_at > _PROBE_S:
+                missing.clear()  # the end of a stream is older than what is wanted of it
             done = not missing and not caught_up
             if self._batch or done:
                 self._hand_over(channel, done=done)
