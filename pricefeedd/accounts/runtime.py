@@ -43,6 +43,8 @@ DENIED_S = 3600.0
 WRITE_S = 30.0
 #: Channels that tell what happens; the others tell how it stands.
 _HAPPENING = frozenset({"order", "execution"})
+#: What was missed is asked for once more after this.
+AGAIN_S = 10.0
 #: Time for the last writing.
 GOODBYE_S = 2.0
 
@@ -250,11 +252,16 @@ class AccountRuntime:
         """Catch up each time that the channel's stream begins."""
         while True:
             await self._due[channel].wait()
-            self._due[channel] = trio.Event()
-            await self._catch_up(channel)
+            self._due[channel] = due = trio.Event()
+            if await self._catch_up(channel):
+                # What happened right before we came back may not have been in the answer yet.
+                with trio.move_on_after(AGAIN_S):
+                    await due.wait()
+                if not due.is_set():
+                    await self._catch_up(channel)
 
-    async def _catch_up(self, channel: str) -> None:
-        """Ask how a channel stands and what it missed, for as long as it takes."""
+    async def _catch_up(self, channel: str) -> bool:
+        """Ask how a channel stands and what it missed, for as long as it takes; return whether to look again."""
         line = self._lines[channel]
         since_ns = self._until_ns.get(channel)
         delays = backoff()
@@ -283,7 +290,7 @@ class AccountRuntime:
                 self._due[channel] = trio.Event()
             else:
                 self._caught_up(line, found)
-                return
+                return since_ns is not None and channel in _HAPPENING and found.complete
 
     def _caught_up(self, line: AccountLine, found: CaughtUp) -> None:
         """Publish what was asked for, and what stays missing."""

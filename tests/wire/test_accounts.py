@@ -270,6 +270,23 @@ async def test_an_old_order_that_ended_while_away_is_told(
         assert [e.fields["status"] for e in on.events("order")] == ["new", "canceled"]
 
 
+async def test_what_rest_tells_late_is_found(
+    autojump_clock: MockClock, fake: BybitFake, trader: Trader
+) -> None:
+    async with desk(bybit(), fake, {"main": MAIN}) as on:
+        await up(on)
+        fake.faults.cut(PRIVATE)
+        trader.fill()
+        hidden = fake.ledgers[KEY].executions.pop()
+        await true(lambda: fake.logins[KEY] == 2)
+        await up(on)
+        assert ids(on) == []
+        fake.ledgers[KEY].executions.append(hidden)
+        await on.until(lambda: ids(on) == ["fill-1"], within_s=15)
+        await trio.sleep(600)
+        assert len(ids(on)) == 1
+
+
 async def test_a_restart_fetches_what_was_missed(
     autojump_clock: MockClock, tmp_path: Path, fake: BybitFake, trader: Trader
 ) -> None:
