@@ -14,6 +14,10 @@ from pricefeedd.rest import AccountRest, Rest
 from pricefeedd.rules import Rules
 
 
+#: What is shorter stands in many a word, and is no secret.
+_SECRET_CHARACTERS = 6
+
+
 class Transport(Enum):
     """How frames arrive."""
 
@@ -113,7 +117,7 @@ class Account:
     def hide(self, text: str) -> str:
         """Return a text without what is secret: some venues repeat in their answers what they were sent."""
         for secret in (self.api_secret, self.api_key, self.passphrase):
-            if secret:
+            if len(secret) >= _SECRET_CHARACTERS:
                 text = text.replace(secret, "***")
         return text
 
