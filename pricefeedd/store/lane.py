@@ -31,6 +31,7 @@ class Lane:
     Attributes:
         spool: Where they wait.
         dropped: Rows that were lost, because neither disk nor memory had room for them.
+        in_hand: Held by whoever takes rows out of the spool.
         trouble: Why rows cannot be put on disk; "" while they can.
     """
 
@@ -48,6 +49,7 @@ class Lane:
         self.spool = Spool(path, limit_bytes=limit_bytes)
         self.dropped = 0
         self.trouble = ""
+        self.in_hand = trio.Lock()
         self._may_drop = may_drop
         self._wake = wake
         self._fresh: deque[Entry] = deque()
@@ -136,9 +138,11 @@ class Lane:
 
     async def _give_up_oldest(self) -> None:
         """Drop a tenth of what waits on disk, the oldest."""
-        before = self.spool.count
-        await self.spool.done(self.spool.first + before // 10)
-        self._lose(before - self.spool.count)
+        async with self.in_hand:
+            before = self.spool.count
+            if before:
+                await self.spool.done(self.spool.first + before // 10)
+                self._lose(before - self.spool.count)
 
     def _lose(self, count: int) -> None:
         if not self.dropped:

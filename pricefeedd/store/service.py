@@ -6,7 +6,7 @@ applies the spool to the database in order, in batches; while that is away, it t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from pricefeedd.message import Message
 from pricefeedd.stats import Histogram
 from pricefeedd.store import reading, rows
 from pricefeedd.store.database import CALL_S, Database, RefusedError
-from pricefeedd.store.lane import RETRY_S, Lane
+from pricefeedd.store.lane import Lane
 from pricefeedd.store.rows import Entry
 from pricefeedd.store.subscriptions import Subscriptions
 from pricefeedd.store.writing import write
@@ -154,74 +154,62 @@ class Store:
     async def _apply_all(self) -> None:
         try:
             for lane in self.lanes:
-                await self._open(lane)
-            await self._insist(self.database.migrate)
+                await self._insist(lane.spool.open)
+            await self._insist(self._migrate)
+            self.state, self.reason = "up", ""
+            log.info("store is up", url=self.database.url, waiting=self.waiting)
             self._up.set()
             while True:
                 self._news = trio.Event()
                 ended = self._ended
-                found = [await self._apply_some(lane) for lane in self.lanes]
-                if not any(found):
-                    if ended and not any(lane.waiting for lane in self.lanes):
+                for lane in self.lanes:
+                    if lane.spool.count:
+                        await self._insist(partial(self._apply_some, lane))
+                if not any(lane.spool.count for lane in self.lanes):
+                    if ended and not self.waiting:
                         return
                     await self._news.wait()
         except StoreAwayError as e:
             log.warning("store was down at the end, rows wait on disk", waiting=self.waiting, reason=str(e))
 
-    async def _open(self, lane: Lane) -> None:
-        while True:
-            try:
-                await lane.spool.open()
-            except SpoolError as e:
-                if self._ended:
-                    raise StoreAwayError(str(e)) from e
-                self._failed(str(e))
-                await trio.sleep(RETRY_S)
-            else:
-                return
-
-    async def _apply_some(self, lane: Lane) -> bool:
-        """Write the next batch of a lane; return whether there was one."""
-        newest = lane.spool.last
-        try:
-            records = await lane.spool.read(self._applied[lane.name], BATCH)
-            if not records and not lane.spool.count:
-                return False
-            if records:
-                newest = records[-1].number
-                await self._insist(partial(self._write, [record.data for record in records]))
-            self._applied[lane.name] = newest  # where there are no records, what is left is damaged
-            self._progress.unpark_all()
-            await lane.spool.done(newest)  # if it cannot, they are written once more after a restart: no harm
-        except SpoolError as e:
-            if self._ended:
-                raise StoreAwayError(str(e)) from e
-            self._failed(str(e))
-            await trio.sleep(RETRY_S)
-        return True
-
-    async def _insist(self, call: Callable[[], object]) -> None:
-        """Have the database do something, for as long as it takes.
+    async def _insist(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Do something for as long as it takes.
 
         Raises:
-            StoreAwayError: It cannot, and we are to end.
+            StoreAwayError: It cannot be done, and we are to end.
         """
         delays = backoff(0.2, MOST_WAIT_S)
         while True:
             try:
-                if self.state == "down":
-                    await trio.to_thread.run_sync(self.database.migrate, limiter=self._writers)
-                await trio.to_thread.run_sync(call, limiter=self._writers)
-            except StoreAwayError as e:
+                if self.state == "down" and self._up.is_set():
+                    await self._migrate()
+                await attempt()
+            except (StoreAwayError, SpoolError) as e:
                 self._failed(str(e))
                 if self._ended:
-                    raise
+                    raise StoreAwayError(str(e)) from e
                 await trio.sleep(next(delays))
             else:
-                if self.state != "up":
-                    log.info("store is up", url=self.database.url, waiting=self.waiting)
-                self.state, self.reason = "up", ""
+                if self.state == "down" and self._up.is_set():
+                    log.info("store is up again", url=self.database.url, waiting=self.waiting)
+                    self.state, self.reason = "up", ""
                 return
+
+    async def _migrate(self) -> None:
+        await trio.to_thread.run_sync(self.database.migrate, limiter=self._writers)
+
+    async def _apply_some(self, lane: Lane) -> None:
+        """Write the next batch of a lane."""
+        async with lane.in_hand:
+            newest = lane.spool.last
+            records = await lane.spool.read(self._applied[lane.name], BATCH)
+            if records:
+                newest = records[-1].number
+                data = [record.data for record in records]
+                await trio.to_thread.run_sync(self._write, data, limiter=self._writers)
+            self._applied[lane.name] = newest  # where there are no records, what is left is damaged
+            self._progress.unpark_all()
+            await lane.spool.done(newest)  # if it cannot, they are written once more after a restart: no harm
 
     def _failed(self, reason: str) -> None:
         if self.state != "down" or self.reason != reason:
