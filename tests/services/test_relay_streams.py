@@ -195,6 +195,58 @@ async def test_the_broker_goes_and_comes_back(
     await trio.to_thread.run_sync(streams.close)
 
 
+async def test_what_the_real_sink_publishes_is_what_the_relay_serves(
+    relays: Any, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    name = f"relay-test-{secrets.token_hex(6)}"
+    classes = ("trade", "quote", "candle", "book")
+    others = ("ticker", "price", "liquidation", "order", "execution", "position", "balance")
+    url = reference(monkeypatch, rabbitmq_url)
+    sink = {
+        "url": url,
+        "exchange": name,
+        "queue_prefix": f"{name}.",
+        "queue_type": "stream",
+        "conflate": False,
+        "queues": {other: {"enabled": False} for other in others},
+    }
+    queues = [f"{name}.{one}" for one in classes]
+    try:
+        async with relays.run(tmp_path / "u", sinks={"rabbitmq": sink}) as upstream:
+            bus, report = upstream.daemon.bus, upstream.daemon.sinks["rabbitmq"].report
+            await upstream.until(lambda: report.state == "up", 30)
+            events = [relays.snapshot(1, "100", "99")]
+            for n in range(2, 300):
+                events += [relays.trade(n), relays.quote(n), relays.candle(n), relays.delta(n, f"{n}.5")]
+            bus.publish(events)
+            await upstream.until(lambda: report.delivered >= len(events), 30)
+            source = {"relay": {"rabbitmq": url, "queues": queues, "upstream": upstream.base}}
+            async with relays.run(tmp_path / "r", sources=source) as relay:
+                await relay.until(lambda: relay.daemon.bus.upstream.open)
+                mirror = relay.daemon.bus
+                topics = ["trade", "quote", "candle_1m", "book"]
+                for topic in topics:
+                    there = bus.get(f"{topic}:example:BTC-USDT")
+                    here = mirror.get(there.name)
+                    await relay.until(lambda here=here, there=there: here.seq == there.seq)
+                    assert [m.text for m in here.history] == [m.text for m in there.history]
+                book = mirror.book("book:example:BTC-USDT")
+                got = relays.Got()
+                nursery.start_soon(relays.read, relay.base, got, ["*:*:*"])
+                await relays.until(lambda: got.last("candle_1m:example:BTC-USDT") == 298)
+                bus.publish([relays.trade(300), relays.delta(300, "500")])
+                await relays.until(lambda: got.last(TRADES) == 299)
+                assert mirror.epoch == bus.epoch
+                assert relay.report.gaps == relay.report.unreadable == 0
+                assert len(book.event.bids) == 300
+    finally:
+        streams = relays.Streams(rabbitmq_url)
+        for queue in queues:
+            streams.channel.queue_delete(queue)
+        streams.channel.exchange_delete(name)
+        streams.close()
+
+
 # --- two relays, and readers that go from one to the other ------------------------------------------------
 
 

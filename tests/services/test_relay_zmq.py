@@ -15,6 +15,8 @@ import zmq
 
 from pricefeedd import client
 from pricefeedd.client.tracker import Tracker
+from pricefeedd.events import AccountEvent
+from pricefeedd.instruments import Instrument, InstrumentMap, Kind
 
 TRADES, QUOTES, BOOK = (f"{channel}:example:BTC-USDT" for channel in ("trade", "quote", "book"))
 
@@ -124,12 +126,7 @@ async def test_another_epoch_sends_readers_back_to_begin_anew(
     [changed] = [update for update in seen if isinstance(update, client.EpochChanged)]
     assert (changed.before, changed.now) == ("one", "two")
     assert relay.report.outdated == 1
-    assert (await _last(seen)) == 2
-
-
-async def _last(seen: list[Any]) -> int:
-    await trio.lowlevel.checkpoint()
-    return int(seen[-1].seq)
+    assert seen[-1].seq == 2
 
 
 async def test_readers_are_told_that_the_upstream_is_lost_and_back(
@@ -242,6 +239,79 @@ async def test_a_relay_of_a_relay_goes_on_with_the_same_numbers(
         assert upstream.daemon.epoch == middle.daemon.epoch == last.daemon.epoch == got.welcome["epoch"]
         assert got.seqs(BOOK) == [2, 3]
         assert got.seqs(TRADES) == [1, 2]
+
+
+async def test_accounts_are_relayed_to_those_who_may_read_them(
+    relays: Any,
+    publisher: Publisher,
+    nursery: trio.Nursery,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RELAY_TEST_KEY", "swordfish-swordfish")
+    keys = [{"name": "bot", "key": {"env": "RELAY_TEST_KEY"}, "scopes": ["read", "account:main"]}]
+    section = source(publisher.address, accounts=["main"])
+
+    def balance(account: str) -> Any:
+        event = AccountEvent(
+            **relays.common("BTC-USDT", 1), account=account, kind="balance", key="k1", fields={"coin": "BTC"}
+        )
+        return relays.Numbered(f"balance:bybit:{account}", 5, attrs.evolve(event, venue="bybit"))
+
+    async with relays.run(tmp_path, sources=section, web={"keys": keys}) as relay:
+        await subscribed(publisher)
+        publisher.send(balance("main"))
+        publisher.send(balance("other"))
+        await relay.until(lambda: relay.daemon.bus.upstream.open and relay.report.unwanted == 1)
+        may, may_not = relays.Got(), relays.Got()
+        topics = ["balance:bybit:main", "*:*:*"]
+        nursery.start_soon(partial(relays.read, relay.base, may, topics, api_key="swordfish-swordfish"))
+        nursery.start_soon(relays.read, relay.base, may_not, topics)
+        await relays.until(lambda: bool(may.messages) and bool(may_not.others))
+
+    assert may.kinds("balance:bybit:main") == [("balance", 5)]
+    assert may_not.messages == []
+    [refused] = [m for m in may_not.others if m["type"] == "ack"]
+    assert refused["results"][0]["error"]["code"] == "forbidden"
+
+
+async def test_symbols_are_those_that_the_upstream_lists(relays: Any, tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/feed.sock"
+    async with relays.run(tmp_path / "u", sinks={"zmq": {"bind": address}}) as upstream:
+        listed = Instrument(
+            venue="example",
+            market="spot",
+            name="BTC-USDT",
+            symbol="BTCUSDT",
+            kind=Kind.SPOT,
+            base="BTC",
+            quote="USDT",
+        )
+        upstream.daemon.directory.put(InstrumentMap("example", "spot", [listed]))
+        upstream.daemon.bus.publish([relays.trade(1)])
+        section = source(address, upstream=upstream.base)
+        async with relays.run(tmp_path / "r", sources=section) as relay:
+            await relay.until(lambda: bool(relay.daemon.directory.maps()))
+            await relay.until(lambda: relay.daemon.bus.upstream.open)
+            _, rows = await relay.get("/api/v1/instruments")
+            _, theirs = await upstream.get("/api/v1/instruments")
+            _, found = await relay.get("/api/v1/latest?topics=trade:example:BTCUSDT,trade:example:BTC-USDC")
+
+    assert rows == theirs
+    assert found["results"][0]["as"] == TRADES
+    assert found["results"][1]["error"]["did_you_mean"] == ["BTC-USDT"]
+
+
+async def test_a_relay_without_an_upstream_of_its_own_knows_the_names_that_came(
+    relays: Any, publisher: Publisher, tmp_path: Path
+) -> None:
+    async with relays.run(tmp_path, sources=source(publisher.address)) as relay:
+        await subscribed(publisher)
+        publisher.send(relays.numbered(relays.trade(1), 1))
+        await relay.until(lambda: relay.daemon.bus.upstream.open)
+        _, found = await relay.get("/api/v1/latest?topics=trade:example:BTC-USDT,trade:example:NEW-USDT")
+
+    assert [result["ok"] for result in found["results"]] == [True, True]
 
 
 async def test_50_000_messages_reach_readers_of_two_relays(

@@ -120,7 +120,7 @@ class StreamReader:
             log.info("reading a stream", source=self._inlet.section, queue=queue, offset=str(start))
             take = partial(self._take, queue)
             channel.basic_consume(queue, take, arguments={"x-stream-offset": start})
-        missing = {queue: last for queue, (_, last) in ends.items()}
+        missing = dict(ends)
         caught_up = False
         heard_at = time.monotonic()
         while True:
@@ -159,20 +159,19 @@ class StreamReader:
         self._reached[queue] = Position(offset, at_us if type(at_us) is int else 0)
         self._batch.append(message)
 
-    def _ends(self, connection: BlockingConnection) -> dict[str, tuple[int, int]]:
-        """Return the first and last offset of the last chunk of each stream that has one."""
-        ends: dict[str, tuple[int, int]] = {}
+    def _ends(self, connection: BlockingConnection) -> dict[str, int]:
+        """Return the last offset of each stream that has one."""
+        ends: dict[str, int] = {}
 
         def note(queue: str, _: Any, __: Any, properties: Any, ___: bytes) -> None:
-            offset = int(properties.headers["x-stream-offset"])
-            ends[queue] = (ends[queue][0] if queue in ends else offset, offset)
+            ends[queue] = int(properties.headers["x-stream-offset"])
 
         channel = connection.channel()
         channel.basic_qos(prefetch_count=self._settings.prefetch)
         for queue in self._settings.queues:
             channel.basic_consume(queue, partial(note, queue), arguments={"x-stream-offset": "last"})
         until = time.monotonic() + _PROBE_S
-        before: dict[str, tuple[int, int]] = {}
+        before: dict[str, int] = {}
         while time.monotonic() < until and (len(ends) < len(self._settings.queues) or ends != before):
             before = dict(ends)
             connection.process_data_events(time_limit=_TURN_S)
@@ -180,16 +179,17 @@ class StreamReader:
         channel.close()
         return ends
 
-    def _start(self, queue: str, end: tuple[int, int] | None) -> int | str | datetime:
+    def _start(self, queue: str, end: int | None) -> int | str | datetime:
         """Return where to read a stream from.
 
         Args:
-            end: First and last offset of its last chunk; None if it is empty.
+            end: Its last offset; None if it is empty.
         """
         position = self._positions.of.get(queue)
         since_s = time.time() - self._settings.history_s
         if position is not None and (self._served or position.at_us / 1e6 < since_s):
-            return "first" if end is None else min(position.offset + 1, end[0])
+            # An offset behind the end is of a stream that was deleted since.
+            return "first" if end is None or position.offset > end else min(position.offset + 1, end)
         return datetime.fromtimestamp(since_s, UTC)
 
     def _save(self) -> None:

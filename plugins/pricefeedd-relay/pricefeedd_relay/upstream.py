@@ -25,6 +25,7 @@ _ANSWER_S = 5.0
 #: A hole is waited for this long; then its events are told as missing.
 _PATIENCE_S = 2.0
 _RETRY_S = 1.0
+_LOOK_S = 0.1
 _LISTS_S = 600.0
 #: Events that one request may bring, and requests for one hole.
 _PAGE = 1_000
@@ -172,6 +173,9 @@ class Upstream:
 
     async def _refresh(self, talk: Talk) -> None:
         """Bring what is not known here yet: books, and the newest of what is rare."""
+        # Not before the past was read: what is newer would stand for it.
+        while self._inlet.report.state != "up":  # noqa: ASYNC110  # the other reader says it there
+            await trio.sleep(_LOOK_S)
         venues = (await talk.ask("status"))["result"]["venues"]
         public = [channel for channel in (*CHANNELS, *DERIVED_CHANNELS) if channel not in PRIVATE_CHANNELS]
         for venue in venues:
