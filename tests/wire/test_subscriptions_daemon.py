@@ -501,7 +501,8 @@ async def test_a_store_that_is_away_holds_nobody_up(fake: BybitFake) -> None:
 
         shelf.away = False
         await bot.until(
-            lambda: len(shelf.records) == 3 and not bot.daemon.subscriptions.describe()["unsaved"]
+            lambda: len(shelf.records) == 3 and not bot.daemon.subscriptions.describe()["unsaved"],
+            within_s=30,  # it tries again after waits that grow
         )
         await bot.until(lambda: bot.live("trade:bybit:ETH-USDT-PERP"))
         rows = {row["id"]: row["is_active"] for row in await bot.rows()}
