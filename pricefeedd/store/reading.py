@@ -32,7 +32,7 @@ def candles(
         )
         .order_by(table.c.start)
     )
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return _rows(connection, query)
 
 
 def newest_candle(connection: sa.Connection, venue: str, instrument: str, interval: str) -> int | None:
@@ -93,7 +93,7 @@ def newest_ids(table: sa.Table, by: Iterable[str]) -> sa.Select[tuple[int]]:
 
 def _latest(connection: sa.Connection, table: sa.Table, by: Iterable[str]) -> list[Row]:
     query = sa.select(table).where(table.c.id.in_(newest_ids(table, by)))
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return _rows(connection, query)
 
 
 def _page(
@@ -107,7 +107,7 @@ def _page(
         .limit(wanted.limit)
         .offset(wanted.offset)
     )
-    return total, [dict(row) for row in connection.execute(query).mappings()]
+    return total, _rows(connection, query)
 
 
 def _whole(row: Row) -> Row:
@@ -115,3 +115,10 @@ def _whole(row: Row) -> Row:
     more = row.pop("more")
     del row["id"]
     return row | (orjson.loads(more) if more else {})
+
+
+def _rows(connection: sa.Connection, query: sa.Select[Any]) -> list[Row]:
+    """Return rows as plain mappings; SQLAlchemy's own have keys of a kind of text that is no JSON."""
+    found = connection.execute(query)
+    keys = [str(key) for key in found.keys()]  # noqa: SIM118  # no dict
+    return [dict(zip(keys, row, strict=True)) for row in found]
