@@ -24,6 +24,7 @@ from pricefeedd.client.updates import (
     RequestError,
     Unserved,
     Update,
+    Upstream,
 )
 from pricefeedd.errors import leaves
 
@@ -40,6 +41,7 @@ __all__ = [
     "RequestError",
     "Unserved",
     "Update",
+    "Upstream",
     "connect",
 ]
 

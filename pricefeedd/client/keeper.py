@@ -27,6 +27,7 @@ from pricefeedd.client.updates import (
     RequestError,
     Unserved,
     Update,
+    Upstream,
 )
 from pricefeedd.errors import ConnectionLostError, PricefeeddError, ServiceAwayError
 from pricefeedd.limits import backoff
@@ -288,6 +289,9 @@ class Keeper:
         elif kind == "heartbeat":
             line.flowed = True
             self._updates.extend(self.tracker.heartbeat(message["seq"]))
+        elif kind == "upstream":
+            live, reason = message["state"] == "live", message.get("reason", "")
+            self._updates.append(Upstream(live=live, reason=reason, message=message, text=text))
         elif kind == "bye":
             self._updates.append(
                 Bye(

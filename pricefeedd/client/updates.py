@@ -118,6 +118,19 @@ class Bye(Update):
 
 
 @attrs.frozen(kw_only=True)
+class Upstream(Update):
+    """A relay lost the daemon whose topics it serves, or hears it again.
+
+    Attributes:
+        live: Whether it hears it; if not, all that was read may be old.
+        reason: Why not; "" if it does.
+    """
+
+    live: bool
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
 class Missed(Update):
     """Messages of a topic that this reader did not get: the daemon said so, or the numbers prove it.
 

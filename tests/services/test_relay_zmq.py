@@ -129,6 +129,13 @@ async def test_another_epoch_sends_readers_back_to_begin_anew(
     assert seen[-1].seq == 2
 
 
+async def _collect(url: str, seen: list[client.Update]) -> None:
+    async with client.connect(url) as feed:
+        await feed.subscribe([TRADES])
+        async for update in feed:
+            seen.append(update)  # noqa: PERF401  # who waits must see each at once
+
+
 async def test_readers_are_told_that_the_upstream_is_lost_and_back(
     relays: Any, nursery: trio.Nursery, tmp_path: Path
 ) -> None:
@@ -144,6 +151,9 @@ async def test_readers_are_told_that_the_upstream_is_lost_and_back(
         got = relays.Got()
         nursery.start_soon(relays.read, relay.base, got, [TRADES])
         await relays.until(lambda: got.last(TRADES) == 1)
+        seen: list[client.Update] = []
+        nursery.start_soon(_collect, relay.base.replace("http", "ws") + "/ws", seen)
+        await relays.until(lambda: bool(seen))
         first.close(linger=0)
         await relays.until(lambda: any(m["type"] == "upstream" for m in got.others))
         _, feeds = await relay.get("/feeds")
@@ -160,6 +170,7 @@ async def test_readers_are_told_that_the_upstream_is_lost_and_back(
         await relays.until(lambda: len([m for m in got.others if m["type"] == "upstream"]) == 2)
     context.destroy(linger=0)
 
+    assert [update.live for update in seen if isinstance(update, client.Upstream)] == [False, True]
     told = [message for message in got.others if message["type"] == "upstream"]
     assert [message["state"] for message in told] == ["lost", "live"]
     assert "seq" not in told[0]

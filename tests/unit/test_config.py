@@ -38,7 +38,7 @@ from pricefeedd.config import (
     toml_place,
 )
 from pricefeedd.errors import ConfigError
-from pricefeedd.hookspecs import Elector, Lanes, Leadership, Sink
+from pricefeedd.hookspecs import Elector, Lanes, Leadership, Sink, Source
 from pricefeedd.loader import load_plugins
 from pricefeedd.rest import Rest
 from pricefeedd.rules import Rules
@@ -106,6 +106,7 @@ async def _run_elector(settings: Any, leadership: Leadership) -> None:
 
 VENUES = {"example": example_venue(), "public": example_venue(name="public", title="Public", feeds=())}
 SINKS = {"queue": Sink(name="queue", api_version=1, settings=QueueSettings, run=_run_sink)}
+SOURCES = {"other": Source(name="other", api_version=1, settings=QueueSettings, run=_run_sink)}
 ELECTORS = {"lease": Elector(name="lease", api_version=1, settings=ExampleSettings, run=_run_elector)}
 
 
@@ -116,7 +117,8 @@ def read(tmp_path: Path) -> Any:
     def read(text: str, environ: Mapping[str, str] | None = None, **more: Any) -> Config:
         path = tmp_path / "pricefeedd.toml"
         path.write_text(text)
-        return load(path, venues=VENUES, sinks=SINKS, electors=ELECTORS, environ=environ or {}, **more)
+        brought = {"venues": VENUES, "sinks": SINKS, "electors": ELECTORS, "sources": SOURCES}
+        return load(path, environ=environ or {}, **brought, **more)
 
     return read
 
@@ -442,6 +444,21 @@ ACCOUNT = (
             "[sinks.queue]\nurl = 'x'\ntopics = ['trade']",
             "sinks.queue.topics[0]: a topic is channel:venue:instrument",
         ),
+        ("[sources.othre]\nurl = 'x'", "no plugin named 'othre' is installed, did you mean 'other'?"),
+        ("[sources.other]", "sources.other: missing key 'url'"),
+        (
+            "[sources.other]\nurl = 'x'\ntopics = ['trade']",
+            "sources.other.topics[0]: a topic is channel:venue:instrument",
+        ),
+        (
+            "[sources.other]\nurl = 'x'\n[venues.example]",
+            "sources.other: a source brings the epoch in which all numbers count, so it stands alone; remove [venues]",
+        ),
+        (
+            "[sources.other]\nurl = 'x'\n[sources.more]\nplugin = 'other'\nurl = 'y'",
+            "so it stands alone; run a daemon for each source",
+        ),
+        ("sources = 'x'", "sources: expected a table, found str 'x'"),
         ("store.url = 'mysql://u:hush@h/d'", "store.url: expected sqlite:///path or postgresql+psycopg://"),
         ("leader.elector = 'leese'", "no elector named 'leese' is installed, did you mean 'lease'?"),
         ("leader.elector = 'kubernetes'", "pip install pricefeedd-kubernetes"),
@@ -816,3 +833,16 @@ def test_the_example_names_every_key_with_its_default() -> None:
     _keys(LeaderConfig, plain["leader"], frozenset())
     _keys(LoggingConfig, plain["logging"], frozenset())
     _keys(MetricsConfig, plain["metrics"], frozenset())
+
+
+def test_a_source_is_read_with_the_settings_of_its_plugin(read: Any) -> None:
+    config = read("[sources.far]\nplugin = 'other'\nurl = 'x'\ntopics = ['trade:*:*']\naccounts = ['main']")
+
+    found = config.sources["far"]
+    assert (found.name, found.plugin, found.topics, found.accounts) == (
+        "far",
+        "other",
+        ("trade:*:*",),
+        ("main",),
+    )
+    assert found.settings == QueueSettings(url="x")

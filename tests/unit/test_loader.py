@@ -17,7 +17,7 @@ import pytest
 from pricefeedd.config import load
 from pricefeedd.errors import ConfigError, PluginError
 from pricefeedd.events import BookSnapshot, Trade
-from pricefeedd.hookspecs import Command, Elector, Sink, hookimpl
+from pricefeedd.hookspecs import Command, Elector, Sink, Source, hookimpl
 from pricefeedd.instruments import Instrument, Kind
 from pricefeedd.loader import Plugins, Status, load_plugins
 from pricefeedd.rest import HttpReply
@@ -124,6 +124,7 @@ def test_the_plugins_that_are_installed_are_found() -> None:
 
 def test_each_kind_of_plugin_is_loaded() -> None:
     sink = Sink(name="queue", api_version=1, run=run)
+    source = Source(name="other", api_version=1, run=run)
     elector = Elector(name="lease", api_version=1, run=run)
     command = Command(name="do-it", api_version=1, help="Do it.", load=lambda: 1 / 0)
     plugins = load_plugins(
@@ -133,6 +134,7 @@ def test_each_kind_of_plugin_is_loaded() -> None:
                 plugin(
                     pricefeedd_venues=lambda: (venue("a"), venue("b")),
                     pricefeedd_sinks=lambda: [sink],
+                    pricefeedd_sources=lambda: [source],
                     pricefeedd_electors=lambda: [elector],
                     pricefeedd_commands=lambda: [command],
                 ),
@@ -143,7 +145,9 @@ def test_each_kind_of_plugin_is_loaded() -> None:
 
     [record] = plugins.records
     assert (record.status, record.version) == (Status.LOADED, "2.1")
-    assert record.provides == ("venue a", "venue b", "sink queue", "elector lease", "command do-it")
+    brings = ("venue a", "venue b", "sink queue", "source other", "elector lease", "command do-it")
+    assert record.provides == brings
+    assert plugins.require("source", "other") is source
     assert plugins.require("sink", "queue") is sink
     assert plugins.require("elector", "lease") is elector
     assert plugins.commands == {"do-it": command}, "and not yet loaded"
