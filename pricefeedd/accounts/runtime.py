@@ -21,7 +21,7 @@ from pricefeedd.errors import VenueError
 from pricefeedd.events import AccountEvent, Event, Origin, State, Status
 from pricefeedd.instruments import InstrumentMap
 from pricefeedd.keepers import Breakers
-from pricefeedd.limits import Bucket, backoff
+from pricefeedd.limits import backoff
 from pricefeedd.lines import Context
 from pricefeedd.plan import Connection
 from pricefeedd.rules import Rules
@@ -37,6 +37,8 @@ log = structlog.get_logger("pricefeedd.accounts")
 TICK_S = 1.0
 #: Credentials that were refused are not tried again by themselves before this: venues shut out who hammers.
 REFUSED_S = 3600.0
+#: Pauses before the venue is asked what time it is, once it refused our credentials.
+CLOCK_TRIES_S = (0.0, 5.0, 30.0, 120.0)
 #: What the venue will not tell by REST is asked for again after this.
 DENIED_S = 3600.0
 #: When nothing happens, up to when the account was seen is written down this often.
@@ -74,11 +76,7 @@ class AccountRuntime:
         self._breakers = Breakers(venue, config, around.stats, ())
         # Another environment has hosts of its own: its limits are none of the public data's.
         own = account.environment != "mainnet"
-        self._buckets = (
-            {budget.name: Bucket(budget) for budget in venue.budgets}
-            if own
-            else around.budgets(config.name, venue)
-        )
+        self._buckets = around.budgets(f"{config.name} {account.environment}" if own else config.name, venue)
         self._fetcher = AccountFetcher(
             venue,
             self._account,
@@ -101,15 +99,15 @@ class AccountRuntime:
         self._lines: dict[str, AccountLine] = {
             channel: line_for(channel, name, context) for channel in account.channels
         }
-        path = (
-            None if around.state_dir is None else around.state_dir / "accounts" / f"{config.name}-{name}.json"
-        )
+        file = f"{config.name}-{name}.json"
+        path = None if around.state_dir is None else around.state_dir / "accounts" / file
         self._marks = Marks(path)
         for channel, line in self._lines.items():
             line.recall(self._marks.held.get(channel, ()))
         self._until_ns = {c: ns for c, ns in self._marks.until_ns.items() if c in self._lines}
         self._due = {channel: trio.Event() for channel in self._lines}
         self._connections = connections_of(venue, self._account)
+        self._refused: set[str] = set()  # what the venue would not bring when it was asked last
         self._changed = True
         self._since_ns: dict[str, int] = {}
         self._last_event_ns: int | None = None
@@ -161,11 +159,13 @@ class AccountRuntime:
 
     async def _put_clock_right(self) -> bool:
         """Return whether the credentials were refused for our clock's sake, and would not be now."""
-        try:
-            return await self._fetcher.compare_clocks()
-        except VenueError as e:
-            self._failed("clock", e)
-            return False
+        for delay_s in CLOCK_TRIES_S:
+            await trio.sleep(delay_s)
+            try:
+                return await self._fetcher.compare_clocks()
+            except VenueError as e:
+                self._failed("clock", e)
+        return False
 
     def _link(self, feed: Feed) -> Link:
         """Return what a new session needs."""
@@ -195,6 +195,7 @@ class AccountRuntime:
                 self._admit(events, out, carrier)
             case StreamsAccepted(carrier, streams):
                 for line in self._lines_of(streams):
+                    self._refused.discard(line.channel)
                     was_up = bool(line.carriers)
                     line.accepted(carrier, now_ns, out)
                     if not was_up:
@@ -204,10 +205,12 @@ class AccountRuntime:
                     if final:
                         connection.refuse(stream)
                 for line in self._lines_of([stream]):
+                    if final:
+                        self._refused.add(line.channel)
                     if not line.carriers:
                         line.say(State.DOWN, f"refused by the venue: {reason}", now_ns, out)
             case Lost(carrier, topics, reason, state):
-                for channel, _ in topics:
+                for channel in {channel for channel, _ in topics} - self._refused:
                     self._lines[channel].lost(carrier, state, reason, now_ns, out)
         self._publish(out)
         await trio.lowlevel.checkpoint()

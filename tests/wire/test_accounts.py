@@ -19,6 +19,7 @@ from pricefeedd.events import Origin, State
 from pricefeedd.testing import Request, Response
 from pricefeedd.testing.desk import Desk, desk
 from pricefeedd.testing.rig import SkewedClock
+from pricefeedd_bybit.account_rest import BybitAccountRest
 from pricefeedd_bybit.fake_trader import Trader
 from pricefeedd_bybit.testing import BybitFake
 from pricefeedd_bybit.venue import bybit
@@ -463,6 +464,36 @@ async def test_a_topic_that_is_refused_does_not_hurt_the_others(
         assert "refused by the venue" in on.said("balance")[-1][1]
         trader.order("now")
         await on.until(lambda: "now" in ids(on, "order"))
+        fake.faults.cut(PRIVATE)
+        await true(lambda: fake.logins[KEY] == 2 and on.state("order") is State.LIVE)
+        assert on.state("balance") is State.DOWN, "it is not on its way"
+
+
+async def test_a_mistake_of_the_plugin_hurts_only_the_account(
+    autojump_clock: MockClock, fake: BybitFake, trader: Trader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trader.order("open")
+    state, crashes = BybitAccountRest.state, [f"a mistake about {KEY}"]
+
+    def wrong(self: BybitAccountRest, channel: str) -> Any:
+        if channel == "order" and crashes:
+            raise ZeroDivisionError(crashes.pop())
+        return state(self, channel)
+
+    monkeypatch.setattr(BybitAccountRest, "state", wrong)
+    async with (
+        desk(bybit(), fake, {"main": MAIN}, public=beside()) as on,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(fake.play, 1.0)
+        await true(lambda: on.state() is State.DOWN)
+        assert on.said("order")[-1][1].startswith("the venue's plugin crashed: ZeroDivisionError")
+        assert KEY not in on.said("order")[-1][1]
+        await up(on)
+        assert ids(on, "order") == ["open"]
+        assert on.bus.topic("trade", "bybit", "BTC-USDT").state is State.LIVE
+        assert on.stats.market("bybit", "spot").reconnects == 0
+        nursery.cancel_scope.cancel()
 
 
 # --- Bad frames, several accounts, other environments ------------------------------------------------------
