@@ -20,11 +20,11 @@ import trio
 from pricefeedd import wire
 from pricefeedd.config import SourceConfig
 from pricefeedd.errors import DecodeError
-from pricefeedd.events import PRIVATE_CHANNELS, BookSnapshot
-from pricefeedd.hookspecs import Hole, SourceReport
+from pricefeedd.events import PRIVATE_CHANNELS
 from pricefeedd.instruments import Directory, Instrument, InstrumentMap
 from pricefeedd.mirror import Mirror
 from pricefeedd.mirrored import Arrived, Mirrored
+from pricefeedd.source import Hole, SourceReport
 from pricefeedd.topic import Pattern, Upstream
 
 log = structlog.get_logger("pricefeedd.inlet")
@@ -121,7 +121,7 @@ class Inlet:
                 return
             kind = message["type"]
             if kind not in ("status", "gap", mirrored.topic.channel):
-                raise DecodeError(f"a {kind!r} cannot stand in {name}")  # noqa: TRY301  # as if `wire` had seen it
+                raise DecodeError(f"a {kind!r} cannot stand in {name}")  # as if `wire` had seen it
             _, _, event = wire.read(message)
         except (DecodeError, ValueError, KeyError, TypeError, AttributeError) as e:
             self.report.unreadable += 1

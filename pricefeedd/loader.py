@@ -18,8 +18,9 @@ import pluggy
 from pricefeedd.config.settings import SinkConfig, SourceConfig, VenueConfig
 from pricefeedd.errors import PluginError
 from pricefeedd.events import CHANNELS
-from pricefeedd.hookspecs import API_VERSION, ENTRY_POINT_GROUP, Command, Elector, Sink, Source, Specs
+from pricefeedd.hookspecs import API_VERSION, ENTRY_POINT_GROUP, Command, Elector, Sink, Specs
 from pricefeedd.instruments import MARKETS
+from pricefeedd.source import Source
 from pricefeedd.venue import Venue
 
 log = logging.getLogger(__name__)

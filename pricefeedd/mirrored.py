@@ -23,9 +23,9 @@ from pricefeedd.events import (
     State,
     Status,
 )
-from pricefeedd.hookspecs import Hole, SourceReport
 from pricefeedd.message import Jump, Message, conflated, lost
 from pricefeedd.mirror import Mirror
+from pricefeedd.source import Hole, SourceReport
 from pricefeedd.topic import Topic
 
 #: Messages of a topic that wait for a hole to be filled.

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = {
     1: ("errors", "events", "instruments"),
-    2: ("rest", "rules", "codec", "venue", "envelope", "hookspecs"),
+    2: ("rest", "rules", "codec", "venue", "source", "envelope", "hookspecs"),
     3: (
         *(
             "gate",

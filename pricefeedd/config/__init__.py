@@ -37,7 +37,8 @@ from pricefeedd.config.settings import (
 from pricefeedd.config.strict import Problem
 from pricefeedd.config.toml_place import KeyPath, line_of, lines_of_keys, spell
 from pricefeedd.errors import ConfigError
-from pricefeedd.hookspecs import Elector, Sink, Source
+from pricefeedd.hookspecs import Elector, Sink
+from pricefeedd.source import Source
 from pricefeedd.venue import Venue
 
 __all__ = [

@@ -27,7 +27,8 @@ from pricefeedd.config.settings import (
 from pricefeedd.config.strict import Problem, Strict, StructureError, did_you_mean, mismatch, unknown_key
 from pricefeedd.config.toml_place import KeyPath
 from pricefeedd.events import CHANNELS, DERIVED_CHANNELS, PRIVATE_CHANNELS
-from pricefeedd.hookspecs import Elector, Sink, Source
+from pricefeedd.hookspecs import Elector, Sink
+from pricefeedd.source import Source
 from pricefeedd.venue import Venue
 
 _VENUE_KEYS = ("plugin", "endpoints", "session")

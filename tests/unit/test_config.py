@@ -38,10 +38,11 @@ from pricefeedd.config import (
     toml_place,
 )
 from pricefeedd.errors import ConfigError
-from pricefeedd.hookspecs import Elector, Lanes, Leadership, Sink, Source
+from pricefeedd.hookspecs import Elector, Lanes, Leadership, Sink
 from pricefeedd.loader import load_plugins
 from pricefeedd.rest import Rest
 from pricefeedd.rules import Rules
+from pricefeedd.source import Source
 from pricefeedd.venue import Feed, Venue
 
 EXAMPLE = Path(__file__).parents[2] / "pricefeedd.toml.example"

@@ -29,10 +29,10 @@ from pricefeedd.events import (
     Status,
     Trade,
 )
-from pricefeedd.hookspecs import Hole
 from pricefeedd.inlet import Inlet
 from pricefeedd.instruments import Directory, Instrument, Kind
 from pricefeedd.mirror import Mirror
+from pricefeedd.source import Hole
 from pricefeedd.topic import Pattern
 from pricefeedd.views import Options
 

@@ -17,10 +17,11 @@ import pytest
 from pricefeedd.config import load
 from pricefeedd.errors import ConfigError, PluginError
 from pricefeedd.events import BookSnapshot, Trade
-from pricefeedd.hookspecs import Command, Elector, Sink, Source, hookimpl
+from pricefeedd.hookspecs import Command, Elector, Sink, hookimpl
 from pricefeedd.instruments import Instrument, Kind
 from pricefeedd.loader import Plugins, Status, load_plugins
 from pricefeedd.rest import HttpReply
+from pricefeedd.source import Source
 from pricefeedd.testing.laws import codec_laws
 from pricefeedd.venue import Feed, Venue
 

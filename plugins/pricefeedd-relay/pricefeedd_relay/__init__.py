@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pricefeedd.hookspecs import Inlet, Source, hookimpl
+from pricefeedd.hookspecs import hookimpl
+from pricefeedd.source import Inlet, Source
 from pricefeedd_relay.settings import RelaySettings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from pricefeedd.hookspecs import Inlet
+from pricefeedd.source import Inlet
 from pricefeedd_relay.settings import RelaySettings
 
 

@@ -26,7 +26,7 @@ from pika.adapters.blocking_connection import (  # type: ignore[import-untyped] 
 from pika.exceptions import AMQPError  # type: ignore[import-untyped]  # see above
 
 from pricefeedd.envelope import message_of
-from pricefeedd.hookspecs import Inlet
+from pricefeedd.source import Inlet
 from pricefeedd_relay.positions import Position, Positions
 from pricefeedd_relay.settings import RelaySettings
 

@@ -9,7 +9,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from pricefeedd.events import PRIVATE_CHANNELS
-from pricefeedd.hookspecs import Inlet
+from pricefeedd.source import Inlet
 from pricefeedd_relay.settings import RelaySettings
 
 #: Messages that are handed on together.

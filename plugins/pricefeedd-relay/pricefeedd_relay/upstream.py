@@ -14,8 +14,8 @@ import trio
 import trio_websocket
 
 from pricefeedd.events import CHANNELS, DERIVED_CHANNELS, PRIVATE_CHANNELS
-from pricefeedd.hookspecs import Hole, Inlet
 from pricefeedd.instruments import Instrument, Kind
+from pricefeedd.source import Hole, Inlet
 from pricefeedd_relay.settings import RelaySettings
 
 log = structlog.get_logger("pricefeedd.relay")
