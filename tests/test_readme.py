@@ -59,6 +59,8 @@ RECORD = (
     "pricefeedd record binance BTC-USDT --channel trade --channel book --output btc.jsonl.gz --duration 3"
 )
 
+MIGRATE = "pricefeedd store migrate --config pricefeedd.toml"
+
 TYPED = {
     f"{PREFIXES[0]}pricefeedd demo": Typed(extra=("--listen", "127.0.0.1:0"), serves="is serving"),
     f"uv run pricefeedd client ws://{ADDRESS}/ws 'trade:*:*' --limit 5": Typed(
@@ -88,6 +90,14 @@ TYPED = {
     RECORD: Typed(prints=r"btc\.jsonl\.gz: \d\d+ frames"),
     "pricefeedd replay btc.jsonl.gz --speed 0 --print": Typed(first=RECORD, prints='"origin":"replay"'),
     "pricefeedd plugin-test binance": Typed(extra=("--check", "cut"), prints="3 passed, 0 failed"),
+    MIGRATE: Typed(prints=r"went from version none to \d+"),
+    "pricefeedd store info --config pricefeedd.toml": Typed(first=MIGRATE, prints="candles\t0\t"),
+    "pricefeedd store prune --older-than 90d --dry-run --config pricefeedd.toml": Typed(
+        first=MIGRATE, prints="candles\t0"
+    ),
+    f"curl --silent 'http://{ADDRESS}/api/v1/candles?topic=candle_1m:binance:BTC-USDT&limit=3'": Typed(
+        demo=True, prints=r'"candles":\[\{"start":\d+,'
+    ),
     "pricefeedd plugins": Typed(prints=r"binance\tpricefeedd-binance \S+\tloaded"),
     "uv run contrib/bench/run.py": Typed(
         extra=("ingest", "--only=pricefeedd", "--messages=1000", "--rounds=1", "--pause-ms=0"),
@@ -148,7 +158,8 @@ ALONE = [command for command in TYPED if command not in {typed.first for typed i
 async def test_a_command_does_what_the_readme_says(cli: Any, exchange: BinanceFake, command: str) -> None:
     typed = TYPED[command]
     (cli.folder / "pricefeedd.toml.example").write_text((ROOT / "pricefeedd.toml.example").read_text())
-    cli.config(configuration())
+    cli.config(configuration() + stored())
+    cli.environ["STATE_DIRECTORY"] = str(cli.folder / "state")
     if typed.first is not None:
         before = await (await begin(cli, typed.first, TYPED[typed.first].extra)).ended(within_s=30)
         assert before.code == 0
@@ -209,6 +220,12 @@ async def test_a_piece_of_python_does_what_the_readme_says(
 def configuration() -> str:
     """Return the README's example of a configuration."""
     (text,) = [block for block in blocks("toml") if "[web]" in block]
+    return text
+
+
+def stored() -> str:
+    """Return the README's section about the store."""
+    (text,) = [block for block in blocks("toml") if block.startswith("[store]")]
     return text
 
 
