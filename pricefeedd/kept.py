@@ -171,7 +171,8 @@ class KeptQueue:
                 if self.trouble:
                     log.info("spool takes events again", sink=self._name)
                     self.trouble = ""
-                self._losing = False
+                if self._pending_bytes < self._limit // 2:
+                    self._losing = False  # what is lost after this is another story, and told again
                 self._most = GROUP
                 self._tell()
 
@@ -244,7 +245,8 @@ class KeptQueue:
             if self._overflow is not None:
                 overflow, self._overflow = self._overflow, None
                 raise overflow
-            written, whole = self._written, not self._pending
+            # Asked before the disk is: what comes while it is read would be missed.
+            written, complete = self._written, self._ended and not self._pending
             try:
                 records = await self.spool.read(self._handed_out, most)
             except SpoolError as e:
@@ -254,7 +256,7 @@ class KeptQueue:
             if records:
                 self._handed_out = records[-1].number
                 return [KeptMessage.of(record) for record in records]
-            if self._ended and whole:
+            if complete:
                 raise trio.EndOfChannel
             await written.wait()
 

@@ -12,6 +12,7 @@ All calls block; a test calls those that take long by `trio.to_thread.run_sync`.
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -47,11 +48,12 @@ def scripts() -> Path | None:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody listens on now, and that no client is given while the node is down."""
+    while True:
+        port = random.randint(20_000, 32_000)  # Linux gives clients 32768 and up
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Broker:

@@ -6,7 +6,8 @@ import logging
 import ssl
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -127,6 +128,31 @@ class _Sender:
         return True
 
 
+class _Connection(SelectConnection):  # type: ignore[misc]  # pika brings no types
+    """A connection that can send many messages at once; pika gives each of a message's frames a system call."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        self._gathered: list[bytes] | None = None
+        super().__init__(*arguments, **more)
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Send what is written meanwhile in one."""
+        gathered = self._gathered = []
+        try:
+            yield
+        finally:
+            self._gathered = None
+            if gathered and not self.is_closed:
+                super()._adapter_emit_data(b"".join(gathered))
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        if self._gathered is None:
+            super()._adapter_emit_data(data)
+        else:
+            self._gathered.append(data)
+
+
 class Publisher:
     """One connection, from the attempt to its end.
 
@@ -154,7 +180,7 @@ class Publisher:
         self._loop = IOLoop()
         self._lock = threading.Lock()
         self._over = False
-        self._connection: SelectConnection | None = None
+        self._connection: _Connection | None = None
         self._ending = Ending("the connection was closed")
         self._senders = {False: _Sender(persistent=settings.persistent), True: _Sender(persistent=True)}
         self._outcomes: list[Outcome] = []
@@ -181,7 +207,7 @@ class Publisher:
     def run(self) -> Ending:
         """Connect and serve until the connection ends, and return why."""
         try:
-            self._connection = SelectConnection(
+            self._connection = _Connection(
                 parameters(self._settings),
                 on_open_callback=self._opened,
                 on_open_error_callback=lambda _, error: self._ended(error),
@@ -259,17 +285,18 @@ class Publisher:
 
     def _publish(self, sender: _Sender, items: list[Item]) -> None:
         channel, flying, exchange = sender.channel, sender.flying, self._settings.exchange
-        if channel is None or not channel.is_open:
+        if self._connection is None or channel is None or not channel.is_open:
             return  # the connection ends, and they stay unsettled
-        for item in items:
-            try:
-                key, body, properties = written(item, sender.mode)
-            except (KeyError, orjson.JSONDecodeError):
-                self._settle([(item, "unreadable")])
-                continue
-            sender.tag += 1
-            flying.append((sender.tag, item))
-            channel.basic_publish(exchange, key, body, properties, mandatory=True)
+        with self._connection.gathering():
+            for item in items:
+                try:
+                    key, body, properties = written(item, sender.mode)
+                except (KeyError, orjson.JSONDecodeError):
+                    self._settle([(item, "unreadable")])
+                    continue
+                sender.tag += 1
+                flying.append((sender.tag, item))
+                channel.basic_publish(exchange, key, body, properties, mandatory=True)
 
     def _returned(
         self, sender: _Sender, _: Channel, __: object, properties: pika.BasicProperties, ___: bytes
@@ -358,7 +385,6 @@ def written(item: Item, mode: int) -> tuple[str, bytes, pika.BasicProperties]:
         message_id=body["event_id"],
         timestamp=body["received_at"] // 1_000_000,
         type=body["event_type"],
-        app_id="pricefeedd",
         headers=headers,
     )
     return routing_key(item.message.topic), orjson.dumps(body), properties

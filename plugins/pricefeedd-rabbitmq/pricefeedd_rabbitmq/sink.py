@@ -18,7 +18,7 @@ from pricefeedd_rabbitmq.settings import RabbitSettings, routing_key
 log = structlog.get_logger("pricefeedd.sink.rabbitmq")
 
 #: Messages handed to the thread at once: it holds the interpreter while it writes them.
-BATCH = 100
+BATCH = 50
 #: Waits after a refused login, so that nobody is locked out for our hammering.
 REFUSED_S = (60.0, 300.0)
 #: How long it may take to note what was confirmed last.
@@ -121,7 +121,8 @@ class RabbitSink(Told):
                 async with trio.open_nursery() as serving:
                     serving.start_soon(self._feed_market, publisher, name="rabbitmq:market")
                     if self._lanes.kept is not None:
-                        serving.start_soon(self._feed_kept, publisher, self._lanes.kept, name="rabbitmq:kept")
+                        serving.start_soon(self._take_kept, self._lanes.kept, name="rabbitmq:take")
+                        serving.start_soon(self._send_kept, publisher, name="rabbitmq:send")
                         serving.start_soon(self._finish_kept, self._lanes.kept, name="rabbitmq:done")
                         serving.start_soon(self._retry_kept, name="rabbitmq:retry")
                     await ended.wait()
@@ -164,19 +165,22 @@ class RabbitSink(Told):
             publisher.send(self._market.next(BATCH), kept=False)
             await trio.lowlevel.checkpoint()
 
-    async def _feed_kept(self, publisher: Publisher, lane: KeptLane) -> None:
+    async def _take_kept(self, lane: KeptLane) -> None:
+        while "kept" not in self._over:
+            await self._until(lambda: self._open and self._kept.room)
+            try:
+                self._kept.take(await lane.receive(min(self._kept.room, 2 * BATCH)))
+            except trio.EndOfChannel:
+                self._over.add("kept")
+            self._wake()
+
+    async def _send_kept(self, publisher: Publisher) -> None:
         while True:
             await self._until(lambda: self._open)
             items = self._kept.next(BATCH)
             if items:
                 publisher.send(items, kept=True)
                 await trio.lowlevel.checkpoint()
-            elif self._kept.room and "kept" not in self._over:
-                try:
-                    self._kept.take(await lane.receive(min(self._kept.room, 2 * BATCH)))
-                except trio.EndOfChannel:
-                    self._over.add("kept")
-                    self._wake()
             else:
                 await self._changed.wait()
 
