@@ -16,7 +16,7 @@ from pricefeedd.book_line import BookLine
 from pricefeedd.candle_line import CandleLine
 from pricefeedd.candles import INTERVALS
 from pricefeedd.derive import Derivations, LongMaker, TopicKey, maker_for
-from pricefeedd.events import AccountEvent, BookSnapshot, Candle, Event, Liquidation, State, Trade
+from pricefeedd.events import BookSnapshot, Candle, Event, Liquidation, State, Trade
 from pricefeedd.instruments import Instrument
 from pricefeedd.lines import (
     Context,
@@ -141,9 +141,7 @@ class Gate:
             try:
                 line = lines[event.channel][event.instrument]
             except KeyError:
-                if not isinstance(event, AccountEvent):
-                    continue
-                line = self.expect(event.kind, event.instrument)
+                continue
             try:
                 line.admit(event, out, carrier)
             except ValueError as e:
@@ -250,10 +248,6 @@ def _liquidation_key(event: Liquidation) -> Hashable:
     return (event.venue_time_ns, event.price, event.size, event.side)
 
 
-def _account_key(event: AccountEvent) -> Hashable:
-    return (event.account, event.key)
-
-
 def line_for(channel: str, instrument: str, context: Context) -> Line[Event]:
     """Return the line that fits a channel."""
     made: object
@@ -271,8 +265,7 @@ def line_for(channel: str, instrument: str, context: Context) -> Line[Event]:
         made = PriceLine(channel, instrument, context)
     elif channel.startswith("candle_"):
         made = Line(channel, instrument, context)
-    elif channel == "liquidation":
-        made = KeyedLine(channel, instrument, context, _liquidation_key)
     else:
-        made = KeyedLine(channel, instrument, context, _account_key)
+        assert channel == "liquidation", f"no market has {channel!r}"
+        made = KeyedLine(channel, instrument, context, _liquidation_key)
     return made  # type: ignore[return-value]  # each line takes its own channel's events, and gets no others

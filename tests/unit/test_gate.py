@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pricefeedd.events import (
-    AccountEvent,
     BookDelta,
     BookSnapshot,
     Candle,
@@ -214,15 +213,6 @@ def test_the_clock_ticks_for_all_topics() -> None:
     out.clear()
     gate.tick(NOW + M, out)
     assert [event.state for event in out if isinstance(event, Status)] == [State.STALE, State.STALE]
-
-
-def test_accounts_topics_need_no_expecting() -> None:
-    gate = made()
-    order = AccountEvent(
-        venue="v", instrument="A-B", received_ns=NOW, account="main", kind="order", key="7", fields={}
-    )
-    assert admitted(gate, [order, order]) == [order]
-    assert gate.line("order", "A-B") is not None
 
 
 def test_latency_is_measured_by_channel() -> None:
