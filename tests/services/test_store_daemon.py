@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,34 @@ async def test_a_daemon_serves_while_its_store_is_away(cli: Any, exchange: Any, 
     assert ended.code == 0
     assert "hush" not in ended.out + ended.err + json.dumps(status) + json.dumps(ready)
     assert "Traceback" not in ended.err
+
+
+async def test_subscriptions_by_rest_outlive_a_kill(
+    cli: Any, exchange: Any, database_url: str, tmp_path: Path
+) -> None:
+    cli.environ["STATE_DIRECTORY"] = str(tmp_path / "state")
+    config = cli.config(configuration(database_url))
+    running = await cli.start("run", "--config", config)
+    (base,) = await running.binds()
+    wanted = {"venue": "binance", "channel_type": "trades", "requesting_service": "order-manager"}
+    made: list[dict[str, Any]] = []
+    with trio.fail_after(30):
+        async with httpx.AsyncClient(base_url=base, timeout=20) as client:
+            for symbol in ("BTCUSDT", "ETHUSDT"):
+                while True:  # the venue's instruments may not be loaded yet
+                    answer = await client.post("/api/v1/subscriptions", json=wanted | {"symbol": symbol})
+                    if answer.status_code == 201:
+                        break
+                    await trio.sleep(0.1)
+                made.append(answer.json())
+    await running.end(signal.SIGKILL)
+
+    again = await cli.start("run", "--config", config)
+    (base,) = await again.binds()
+    found: dict[str, Any] = {}
+    with trio.fail_after(30):
+        while found.get("total") != 2:
+            found = await fetch(base, "/api/v1/subscriptions")
+            await trio.sleep(0.1)
+    assert {row["id"] for row in found["subscriptions"]} == {row["id"] for row in made}
+    assert (await again.end()).code == 0
