@@ -234,6 +234,17 @@ async def test_the_configuration_is_one(cli: Any) -> None:
     assert (ended.code, ended.err) == (0, "")
 
 
+async def test_an_account_is_configured_so(cli: Any, tmp_path: Path) -> None:
+    (text,) = [block for block in blocks("toml") if "accounts.main" in block]
+    for name in ("bybit-key", "bybit-secret", "trader-key"):
+        (tmp_path / name).write_text(f"content-of-{name}")
+        (tmp_path / name).chmod(0o600)
+    ended = await cli.run(
+        "check", "--config", cli.config(text), environ={"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    )
+    assert (ended.code, ended.err) == (0, "")
+
+
 def test_the_entry_point_is_as_in_the_whole_plugin() -> None:
     (text,) = [block for block in blocks("toml") if "entry-points" in block]
     shipped = tomllib.loads((ROOT / "tests" / "data" / "thirdparty" / "pyproject.toml").read_text())
