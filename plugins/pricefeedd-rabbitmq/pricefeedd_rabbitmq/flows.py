@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from pricefeedd.hookspecs import Delivery, Kept, SinkReport
-from pricefeedd_rabbitmq.publisher import Item
+from pricefeedd_rabbitmq.messages import Item
 
 
 class MarketFlow:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -11,71 +10,22 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import attrs
 import orjson
 import pika  # type: ignore[import-untyped]  # pika brings no types
 from pika.adapters.select_connection import IOLoop, SelectConnection  # type: ignore[import-untyped]  # pika brings no types
-from pika.adapters.utils.connection_workflow import (  # type: ignore[import-untyped]  # pika brings no types
-    AMQPConnectionWorkflowFailed,
-    AMQPConnectorException,
-    AMQPConnectorPhaseErrorBase,
-)
 from pika.channel import Channel  # type: ignore[import-untyped]  # pika brings no types
-from pika.exceptions import (  # type: ignore[import-untyped]  # pika brings no types
-    AMQPConnectionError,
-    AuthenticationError,
-    ChannelClosedByBroker,
-    ConnectionClosedByBroker,
-    ProbableAccessDeniedError,
-    ProbableAuthenticationError,
-)
+from pika.exceptions import ChannelClosedByBroker  # type: ignore[import-untyped]  # pika brings no types
 
-from pricefeedd.envelope import Numbered, envelope
 from pricefeedd_rabbitmq.declaring import Steps
-from pricefeedd_rabbitmq.settings import Queue, RabbitSettings, routing_key
+from pricefeedd_rabbitmq.dialling import Ending, ending, parameters, said
+from pricefeedd_rabbitmq.messages import Item, Outcome, written
+from pricefeedd_rabbitmq.settings import Queue, RabbitSettings
 
 # We say ourselves what went wrong, once; pika says it in many lines.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 #: How long an orderly close may take.
 CLOSE_S = 1.0
-#: Replies of the broker by which it refuses us, and which the next attempt will not change.
-_REFUSALS = {403: "ACCESS_REFUSED", 530: "NOT_ALLOWED"}
-
-
-class Item:
-    """A message on its way.
-
-    Attributes:
-        message: The message.
-        epoch: What its `seq` counts in.
-        number: Of what is kept on disk; 0 for market data.
-        confirmed: The broker has it.
-    """
-
-    __slots__ = ("confirmed", "epoch", "message", "number")
-
-    def __init__(self, message: Numbered, epoch: str, number: int = 0) -> None:
-        self.message = message
-        self.epoch = epoch
-        self.number = number
-        self.confirmed = False
-
-
-#: What became of an item: `delivered`, `nacked`, `unroutable`, or `unreadable` if it could not be written at all.
-Outcome = tuple[Item, str]
-
-
-@attrs.frozen
-class Ending:
-    """Why a connection ended.
-
-    Attributes:
-        refused: The broker knows us and does not want us; the next attempt will hardly fare better.
-    """
-
-    reason: str
-    refused: bool = False
 
 
 class Told:
@@ -216,7 +166,7 @@ class Publisher:
             )
             self._loop.start()
         except (OSError, ValueError) as e:
-            self._ending = Ending(_said(e))
+            self._ending = Ending(said(e))
         finally:
             with self._lock:
                 self._over = True
@@ -348,79 +298,3 @@ class Publisher:
             self._loop.call_later(self._settings.backlog_s, again)
 
         steps.run(done)
-
-
-def parameters(settings: RabbitSettings) -> pika.URLParameters:
-    """Return what pika needs to connect.
-
-    Raises:
-        OSError: A file of TLS cannot be read.
-    """
-    found = pika.URLParameters(settings.url)
-    found.heartbeat = settings.heartbeat_s
-    found.connection_attempts = 1
-    found.socket_timeout = found.stack_timeout = settings.connect_timeout_s
-    found.client_properties = {"connection_name": "pricefeedd", "product": "pricefeedd"}
-    if settings.url.startswith("amqps://"):
-        context = ssl.create_default_context(cafile=settings.tls_ca_file or None)
-        if settings.tls_cert_file:
-            context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
-        found.ssl_options = pika.SSLOptions(context, found.host)
-    return found
-
-
-def written(item: Item, mode: int) -> tuple[str, bytes, pika.BasicProperties]:
-    """Return routing key, body and properties of a message.
-
-    Raises:
-        KeyError: The message is not one that goes to others.
-    """
-    body = envelope(item.message, item.epoch)
-    headers = {"topic": body["topic"], "seq": body["seq"], "epoch": item.epoch}
-    if body["trace_id"] is not None:
-        headers["trace_id"] = body["trace_id"]
-    properties = pika.BasicProperties(
-        content_type="application/json",
-        delivery_mode=mode,
-        message_id=body["event_id"],
-        timestamp=body["received_at"] // 1_000_000,
-        type=body["event_type"],
-        headers=headers,
-    )
-    return routing_key(item.message.topic), orjson.dumps(body), properties
-
-
-def ending(error: BaseException | str) -> Ending:
-    """Return what an error of pika means."""
-    while (inner := _within(error)) is not None:
-        error = inner
-    if isinstance(error, str):
-        return Ending(error)
-    if isinstance(error, ConnectionClosedByBroker):
-        code = error.reply_code
-        return Ending(f"the broker says {error.reply_text}", refused=code in _REFUSALS)
-    if isinstance(error, AuthenticationError | ProbableAuthenticationError):
-        return Ending("the broker refuses user name and password", refused=True)
-    if isinstance(error, ProbableAccessDeniedError):
-        return Ending("the broker refuses access to the virtual host; does it exist?", refused=True)
-    if isinstance(error, AMQPConnectionError | AMQPConnectorException | OSError):
-        return Ending(_said(error))
-    return Ending(f"{type(error).__name__}: {error}")
-
-
-def _within(error: BaseException | str) -> BaseException | None:
-    """Return the error that an error of pika wraps; None if it wraps none."""
-    if isinstance(error, AMQPConnectionWorkflowFailed):
-        found = error.exceptions[-1]
-    elif isinstance(error, AMQPConnectorPhaseErrorBase):
-        found = error.exception
-    elif isinstance(error, AMQPConnectionError) and error.args:
-        found = error.args[0]
-    else:
-        found = None
-    return found if isinstance(found, BaseException) else None
-
-
-def _said(error: BaseException) -> str:
-    text = str(error) or repr(error)
-    return text if isinstance(error, OSError) else f"{type(error).__name__}: {text}"

@@ -11,8 +11,10 @@ import structlog
 import trio
 
 from pricefeedd.hookspecs import KeptLane, Lanes
+from pricefeedd_rabbitmq.dialling import Ending
 from pricefeedd_rabbitmq.flows import KeptFlow, MarketFlow
-from pricefeedd_rabbitmq.publisher import Ending, Item, Outcome, Publisher, Told
+from pricefeedd_rabbitmq.messages import Item, Outcome
+from pricefeedd_rabbitmq.publisher import Publisher, Told
 from pricefeedd_rabbitmq.settings import RabbitSettings, routing_key
 
 log = structlog.get_logger("pricefeedd.sink.rabbitmq")

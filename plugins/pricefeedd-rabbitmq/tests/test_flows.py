@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pricefeedd.hookspecs import SinkReport
 from pricefeedd_rabbitmq.flows import KeptFlow, MarketFlow
-from pricefeedd_rabbitmq.publisher import Item
+from pricefeedd_rabbitmq.messages import Item
 
 
 def kept(*numbers: int) -> list[Any]:
