@@ -253,8 +253,8 @@ class RabbitSink(Told):
                     self._refused_kept(item)
             else:
                 self._market.settled(item, outcome)
-                if outcome == "delivered":
-                    self._report.last_delivered_ns = time.time_ns()
+        if any(outcome == "delivered" for _, outcome in outcomes):
+            self._report.last_delivered_ns = time.time_ns()
         self._tell()
 
     def _refused_kept(self, item: Item) -> None:
