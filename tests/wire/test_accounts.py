@@ -356,6 +356,21 @@ async def test_rest_away_at_the_start_holds_nothing_up(
             assert on.said("order")[-1] == (State.LIVE, "")
 
 
+async def test_the_venues_limits_are_obeyed(
+    autojump_clock: MockClock, fake: BybitFake, trader: Trader
+) -> None:
+    trader.order("open")
+    fake.ledgers[KEY].denial = (10006, "Too many visits!")
+    async with desk(bybit(), fake, {"main": MAIN}) as on:
+        await true(lambda: on.state() is State.LIVE)
+        await trio.sleep(60)
+        asked = sum(fake.seen.requests[path] for path in ("/v5/order/realtime", "/v5/position/list"))
+        assert asked <= 2 * 60 / 5, "the venue says 5 s"
+        fake.ledgers[KEY].denial = None
+        await up(on)
+        assert ids(on, "order") == ["open"]
+
+
 async def test_what_cannot_be_fetched_is_told(
     autojump_clock: MockClock, fake: BybitFake, trader: Trader
 ) -> None:
@@ -381,6 +396,13 @@ def beside() -> VenueConfig:
     return VenueConfig(name="bybit", plugin="bybit", subscribe=(subscribe,))
 
 
+async def trade_each(fake: BybitFake, seconds: float) -> None:
+    """Let there be a trade every so often."""
+    while True:
+        fake.step(names=("BTC-USDT",))
+        await trio.sleep(seconds)
+
+
 async def test_a_refused_login_is_down_and_does_not_hammer(
     autojump_clock: MockClock, fake: BybitFake, trader: Trader
 ) -> None:
@@ -388,7 +410,7 @@ async def test_a_refused_login_is_down_and_does_not_hammer(
         desk(bybit(), fake, {"main": MAIN | {"api_secret": "a wrong one"}}, public=beside()) as on,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(fake.play, 0.2)
+        nursery.start_soon(trade_each, fake, 10.0)
         await true(lambda: on.state() is State.DOWN)
         _, reason = on.said("order")[-1]
         for word in ("Params Error", "key", "environment", "clock"):
