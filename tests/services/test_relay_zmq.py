@@ -17,6 +17,7 @@ from pricefeedd import client
 from pricefeedd.client.tracker import Tracker
 from pricefeedd.events import AccountEvent
 from pricefeedd.instruments import Instrument, InstrumentMap, Kind
+from pricefeedd.web.messages import UPSTREAM
 
 TRADES, QUOTES, BOOK = (f"{channel}:example:BTC-USDT" for channel in ("trade", "quote", "book"))
 
@@ -173,7 +174,7 @@ async def test_readers_are_told_that_the_upstream_is_lost_and_back(
     assert [update.live for update in seen if isinstance(update, client.Upstream)] == [False, True]
     told = [message for message in got.others if message["type"] == "upstream"]
     assert [message["state"] for message in told] == ["lost", "live"]
-    assert "seq" not in told[0]
+    assert told[0].keys() == UPSTREAM.schema["properties"].keys()
     assert [message["type"] for message in late.others[:2]] == ["upstream", "ack"]
     assert feeds["feeds"][0]["state"] == "stale"
     assert status == 503
