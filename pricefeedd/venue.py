@@ -13,7 +13,6 @@ from pricefeedd.events import PRIVATE_CHANNELS
 from pricefeedd.rest import AccountRest, Rest
 from pricefeedd.rules import Rules
 
-
 #: What is shorter stands in many a word, and is no secret.
 _SECRET_CHARACTERS = 6
 
