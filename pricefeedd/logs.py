@@ -78,8 +78,8 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
         )
     )
     logging.getLogger().handlers = [handler]
-    # They log each request at info; ours say what matters of it.
-    for chatty in ("httpx", "httpcore", "hpack"):
+    # They log each request, and each migration, at info; ours say what matters of it.
+    for chatty in ("httpx", "httpcore", "hpack", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     set_level(level)
 

@@ -85,7 +85,10 @@ def check(path: Path | None, other: Path | None) -> None:
             click.echo(change)
         return
     topics = sum(len(s.instruments) * len(s.channels) for v in config.venues.values() for s in v.subscribe)
-    click.echo(f"{source}: ok ({len(config.venues)} venues, {topics} topics, {len(config.sinks)} sinks)")
+    counts = {"venues": len(config.venues), "topics": topics, "sinks": len(config.sinks)}
+    if config.sources:
+        counts["sources"] = len(config.sources)
+    click.echo(f"{source}: ok ({', '.join(f'{count} {what}' for what, count in counts.items())})")
 
 
 @click.command()

@@ -104,7 +104,7 @@ class RabbitSettings:
     window: int = attrs.field(default=1_000, validator=_at_least(1))
     heartbeat_s: int = attrs.field(default=30, validator=_at_least(1))
     connect_timeout_s: float = attrs.field(default=10.0, validator=_at_least(0.1))
-    retry_max_s: float = attrs.field(default=30.0, validator=_at_least(0.1))
+    retry_max_s: float = attrs.field(default=5.0, validator=_at_least(0.1))
     backlog_s: float = attrs.field(default=5.0, validator=_at_least(0.1))
     tls_ca_file: str = ""
     tls_cert_file: str = ""
