@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import attrs
 from processes import BenchError, environment, stop
+
+from pricefeedd.testing.ports import free_port
 
 START_S = 30.0
 
@@ -62,12 +63,6 @@ def configuration(
     )
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
-
-
 def _healthy(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
@@ -88,7 +83,7 @@ def daemon(
     Raises:
         BenchError: It does not start.
     """
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "pricefeedd.toml"
         path.write_text(configuration(port, endpoints, instruments, channels))

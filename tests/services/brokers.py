@@ -12,11 +12,9 @@ All calls block; a test calls those that take long by `trio.to_thread.run_sync`.
 from __future__ import annotations
 
 import os
-import random
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -29,6 +27,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from pricefeedd.testing.ports import free_port
 
 #: How long a start may take on a busy machine.
 START_S = 90.0
@@ -45,15 +45,6 @@ def scripts() -> Path | None:
             return found[-1]
     plain = shutil.which("rabbitmq-server")
     return None if plain is None else Path(plain).resolve().parent
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now, and that no client is given while the node is down."""
-    while True:
-        port = random.randint(20_000, 32_000)  # Linux gives clients 32768 and up
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class Broker:

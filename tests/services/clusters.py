@@ -6,12 +6,13 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from pricefeedd.testing.ports import free_port
 
 #: Who runs it where we are root, which PostgreSQL refuses.
 USER = "postgres"
@@ -36,13 +37,6 @@ def programs() -> Path:
     return found[-1].parent
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 class Cluster:
     """A server with its data in a folder of its own. All calls block.
 
@@ -53,7 +47,7 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         """Make the data; the server is not started."""
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self._programs = programs()
         if os.getuid() == 0:
             user = pwd.getpwnam(USER)
