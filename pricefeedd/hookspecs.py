@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 import attrs
 import pluggy
 
+from pricefeedd.envelope import Numbered
 from pricefeedd.events import Event
 from pricefeedd.source import Source
 from pricefeedd.venue import NoSettings, Venue
@@ -62,27 +63,18 @@ class SinkReport:
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
 
-class Delivery(Protocol):
-    """One message as readers get it.
+class Delivery(Numbered, Protocol):
+    """One message of the two lanes, encoded once for all its readers.
 
     Attributes:
-        topic: `channel:venue:instrument`.
-        seq: Counts up by one per topic within an epoch.
         event: The event itself.
-        text: The message as JSON, encoded once for all readers.
     """
 
     @property
-    def topic(self) -> str: ...
-    @property
-    def seq(self) -> int: ...
-    @property
     def event(self) -> Event: ...
-    @property
-    def text(self) -> bytes: ...
 
 
-class Kept(Protocol):
+class Kept(Numbered, Protocol):
     """One message of those that may not be lost: it lies on disk until it is done.
 
     Attributes:
@@ -94,12 +86,6 @@ class Kept(Protocol):
     def number(self) -> int: ...
     @property
     def epoch(self) -> str: ...
-    @property
-    def topic(self) -> str: ...
-    @property
-    def seq(self) -> int: ...
-    @property
-    def text(self) -> bytes: ...
 
 
 class KeptLane(Protocol):

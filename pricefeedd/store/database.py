@@ -230,15 +230,6 @@ class Database:
             raise StoreAwayError(_reason(e)) from e
 
 
-def check_url(url: str) -> None:
-    """Require a URL that can be used on this machine.
-
-    Raises:
-        ConfigError: It cannot.
-    """
-    _parse(url)
-
-
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)

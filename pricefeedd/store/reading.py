@@ -35,14 +35,6 @@ def candles(
     return _rows(connection, query)
 
 
-def newest_candle(connection: sa.Connection, venue: str, instrument: str, interval: str) -> int | None:
-    """Return where the newest candle begins; None if there is none."""
-    c = tables.candles.c
-    where = (c.venue == venue, c.instrument == instrument, c.interval == interval)
-    found: int | None = connection.execute(sa.select(sa.func.max(c.start)).where(*where)).scalar()
-    return found
-
-
 def gaps(connection: sa.Connection, wanted: Slice) -> tuple[int, list[Row]]:
     """Return how many gaps there are that overlap the time, and some of them, newest first."""
     c = tables.gaps.c
