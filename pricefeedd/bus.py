@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from time import monotonic
 
 import attrs
 
@@ -20,6 +21,7 @@ from pricefeedd.events import (
     Status,
     topic_channel,
 )
+from pricefeedd.leader.lease import Lease
 from pricefeedd.mailbox import Mailbox
 from pricefeedd.message import LANES, Lane, Message, Notice, conflated, lane_of, lost
 from pricefeedd.topic import Pattern, Topic, Upstream
@@ -51,17 +53,22 @@ class Bus:
         changes: Counts up when a topic is made or dropped.
         pacer: Does what is due later; somebody must run it where readers have options.
         upstream: How the daemon is whose numbers these are; None where they are our own.
+        lease: When it is over nothing is published any more: another daemon may lead.
     """
 
     upstream: Upstream | None = None
 
-    def __init__(self, epoch: str | None = None, *, history: int = HISTORY) -> None:
+    def __init__(
+        self, epoch: str | None = None, *, history: int = HISTORY, lease: Lease | None = None
+    ) -> None:
         """Make a bus without topics.
 
         Args:
             history: Events of each channel that are kept for readers that were away, all topics together.
+            lease: Of a daemon that shares its venues with others; by default one that never ends.
         """
-        self.epoch = epoch or secrets.token_hex(6)
+        self.epoch = secrets.token_hex(6) if epoch is None else epoch
+        self.lease = lease or Lease()
         self.published = 0
         self.sent = 0
         self.changes = 0
@@ -120,6 +127,17 @@ class Bus:
             self._ended[topic.name] = topic.seq
             self.changes += 1
 
+    def begin(self, epoch: str) -> None:
+        """Forget all topics: another life of the streams begins. Who reads must connect anew."""
+        self.epoch = epoch
+        for topic in self._by_name.values():
+            topic.book = None
+        self._topics.clear()
+        self._by_name.clear()
+        self._kept.clear()
+        self._ended.clear()
+        self.changes += 1
+
     def listen(self, kind: type[Event], hear: Callable[[Message], None]) -> None:
         """Have each event of a rare kind heard, whatever its topic: candles, gaps, or what accounts are told.
 
@@ -137,6 +155,8 @@ class Bus:
         Args:
             flush: False leaves that to the caller, who has more at hand: a reader's frames then leave in one send.
         """
+        if monotonic() >= self.lease.until:
+            return  # a process that was frozen finds out here, before anybody told it
         topics = self._topics
         if type(events) is not list:
             events = list(events)

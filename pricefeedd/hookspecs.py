@@ -139,6 +139,14 @@ class Lanes(Protocol):
         """
         ...
 
+    def may_send(self) -> bool:
+        """Return whether what was handed out may still be sent: not once another daemon may lead. From any thread.
+
+        To be asked right before something is sent, for a process that was frozen does not know that it was. A sink that
+        may not send keeps what it has, and waits: it is cancelled soon.
+        """
+        ...
+
     async def ending(self) -> None:
         """Wait until pricefeedd begins to stop: nothing more comes into the lanes then.
 
@@ -168,14 +176,37 @@ class Sink:
 
 
 class Leadership(Protocol):
-    """How an elector tells whether we lead."""
+    """How an elector tells whether we lead. To be called in Trio's thread.
 
-    def gained(self, epoch: int) -> None:
-        """We lead from now on; `epoch` grows with each new leader."""
+    Attributes:
+        identity: Who we are among the daemons: host, process, and a part that differs at each start.
+    """
+
+    @property
+    def identity(self) -> str: ...
+
+    def gained(self, fence: int, *, until: float) -> None:
+        """We lead from now on.
+
+        Args:
+            fence: Grows with each new leader, whichever daemon that is: who sees a greater one knows that the other
+                leads no more. It is the head of the epoch of our streams.
+            until: Time of `time.monotonic()` before which nobody else can lead, even if we are never heard of again. It
+                counts from before the request was sent that won the lead. What is published after it without `renewed`
+                is not published: a daemon that was frozen finds its lead over.
+        """
+        ...
+
+    def renewed(self, *, until: float) -> None:
+        """We still lead, and nobody else can before `until`. Too late if the time told before has come."""
         ...
 
     def lost(self, reason: str) -> None:
-        """We lead no longer; venues are let go at once."""
+        """We lead no longer; venues are let go at once, and `gained` may follow at any time."""
+        ...
+
+    def heard(self, leader: str) -> None:
+        """Say who leads as far as is known, by its identity; "" for nobody. For operators."""
         ...
 
 
@@ -187,7 +218,8 @@ class Elector:
         name: The value of `[leader] elector`.
         api_version: The plugin API that this was written for; a literal.
         settings: attrs class of `[leader.NAME]`.
-        run: Given the settings and the leadership; runs until cancelled, and then gives the lead up.
+        run: Given the settings and the leadership; runs until cancelled, and then gives the lead up within a second, so
+            that another daemon has it at once. It is cancelled only when nothing is published any more.
     """
 
     name: str

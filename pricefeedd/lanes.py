@@ -54,6 +54,10 @@ class Lanes:
         """Wait until it is ended."""
         await self._ended.wait()
 
+    def may_send(self) -> bool:
+        """Return whether what was handed out may still be sent: not once another daemon may lead."""
+        return self._bus.lease.holds()
+
     async def receive(self) -> list[Message | Notice]:
         """Wait until there is something, and return all of it in order.
 

@@ -23,8 +23,7 @@ class Mirror(Bus):
     upstream: Upstream
 
     def __init__(self, *, history: int = HISTORY) -> None:
-        super().__init__(history=history)
-        self.epoch = ""
+        super().__init__("", history=history)
         self.upstream = Upstream()
         self.on_renewal: Callable[[], None] = _nothing
         self.on_upstream: Callable[[], None] = _nothing
@@ -36,12 +35,7 @@ class Mirror(Bus):
     def begin(self, epoch: str) -> None:
         """Forget all topics: another life of the streams begins."""
         renewed = bool(self.epoch)
-        self.epoch = epoch
-        self._topics.clear()
-        self._by_name.clear()
-        self._kept.clear()
-        self._ended.clear()
-        self.changes += 1
+        super().begin(epoch)
         if renewed:
             self.on_renewal()
 

@@ -35,6 +35,7 @@ _VENUE_KEYS = ("plugin", "endpoints", "session")
 _VENUE_ENTRIES = ("subscribe", "accounts")
 _SINK_KEYS = ("plugin", "topics", "accounts", "conflate", "queue_bytes", "spool_bytes")
 _SOURCE_KEYS = ("plugin", "topics", "accounts")
+_LEADER_KEYS = ("elector", "unhealthy_after_s", "rest_s")
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -237,26 +238,26 @@ class ConfigReader:
 
     def _leader(self) -> LeaderConfig:
         table = self._table(("leader",), self._tree.get("leader", {}))
-        good, problems = self._strict.fields(LeaderConfig, table, [k for k in ("elector",) if k in table])
+        good, problems = self._strict.fields(LeaderConfig, table, [k for k in _LEADER_KEYS if k in table])
         self.problems += StructureError(problems).under("leader")
-        chosen = good.get("elector", "none")
+        chosen = good.pop("elector", "none")
         settings: dict[str, Any] = {}
         for key, value in table.items():
-            if key == "elector":
+            if key in _LEADER_KEYS:
                 continue
             if key not in self._electors:
                 # The section of an elector that is missing is told about once, by the elector's own problem.
                 if key != chosen:
-                    self.problems += StructureError([unknown_key(key, ["elector", *self._electors])]).under(
-                        "leader"
-                    )
+                    self.problems += StructureError(
+                        [unknown_key(key, [*_LEADER_KEYS, *self._electors])]
+                    ).under("leader")
                 continue
             try:
                 settings[key] = self._strict.structure(value, self._electors[key].settings)
             except StructureError as e:
                 self.problems += e.under("leader", key)
         if chosen == "none":
-            return LeaderConfig()
+            return LeaderConfig(**good)
         if chosen not in self._electors:
             self._no_elector(chosen)
         elif chosen not in table:
@@ -264,7 +265,7 @@ class ConfigReader:
                 settings[chosen] = self._strict.structure({}, self._electors[chosen].settings)
             except StructureError as e:
                 self.problems += e.under("leader", chosen)
-        return LeaderConfig(elector=chosen, settings=settings.get(chosen))
+        return LeaderConfig(elector=chosen, settings=settings.get(chosen), **good)
 
     def _no_elector(self, chosen: str) -> None:
         if chosen in self._broken:

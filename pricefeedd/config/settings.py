@@ -254,10 +254,14 @@ class LeaderConfig:
 
     Attributes:
         elector: `none`, or the name of an elector.
+        unhealthy_after_s: A leader whose venues were all unhealthy for so long gives up the lead.
+        rest_s: It does not stand for election for so long after that, so that another daemon leads.
         settings: Instance of the elector's settings class, from `[leader.NAME]`; None for `none`.
     """
 
     elector: str = "none"
+    unhealthy_after_s: float = attrs.field(default=120.0, validator=checks.positive)
+    rest_s: float = attrs.field(default=30.0, validator=checks.positive)
     settings: Any = None
 
 

@@ -13,6 +13,7 @@ from quart_trio.asgi import TrioASGIWebsocketConnection
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
 from pricefeedd.web.api import Api
+from pricefeedd.web.authority import ChangeRefusedError
 from pricefeedd.web.balances import Balances
 from pricefeedd.web.candles import Past
 from pricefeedd.web.daemon import Daemon, Limits
@@ -137,9 +138,9 @@ def _guard(app: WebApp, daemon: Daemon) -> None:
             return respond({"error": "served on the admin listener only", "code": "NOT_FOUND"}, 404)
         if request.path in _OPEN_PATHS:
             return None
+        if request.method not in ("GET", "HEAD", "OPTIONS"):
+            return None  # who may change something is asked there: see `authority`
         subscriptions = request.path.startswith(SUBSCRIPTIONS_PATH)
-        if subscriptions and request.method in ("POST", "DELETE"):
-            return None  # who may change something is asked there
         scope = ADMIN if request.path in _ADMIN_PATHS else READ
         given = presented(request.headers, request.args)
         why = denial(web.keys, given, scope=scope, public=web.public_read)
@@ -168,6 +169,13 @@ def _tell_errors(app: WebApp) -> None:
     @app.errorhandler(BadRequest)
     async def misunderstood(error: BadRequest) -> Response:
         return refuse(error)
+
+    @app.errorhandler(ChangeRefusedError)
+    async def not_allowed(error: ChangeRefusedError) -> Response:
+        response = respond({"error": error.message, "code": error.code.upper()}, error.status)
+        if error.status == 401:
+            response.headers["WWW-Authenticate"] = "Bearer"
+        return response
 
     @app.errorhandler(HTTPException)
     async def refused(error: HTTPException) -> Response:

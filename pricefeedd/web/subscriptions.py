@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -11,22 +10,21 @@ from typing import Any, ClassVar, Final
 import attrs
 import orjson
 import trio
-from quart import Quart, Response, request
+from quart import Quart, Response
 
 from pricefeedd.offer import CHANNEL_TYPES, SubscriptionRefusedError, Wish
 from pricefeedd.registry import not_found
 from pricefeedd.store.records import SubscriptionRecord
+from pricefeedd.web.authority import check_may_change, not_ours
 from pricefeedd.web.daemon import Daemon, Limits
 from pricefeedd.web.fields import BadRequest, Choice, Flag, Text, Whole, given
 from pricefeedd.web.http import Query, asked, body, own_scopes, respond
-from pricefeedd.web.keys import ADMIN, find_key, presented
+from pricefeedd.web.keys import ADMIN
 
 PATH: Final = "/api/v1/subscriptions"
 
 #: What a refusal is in HTTP; all others are 400.
 STATUS: Final[Mapping[str, int]] = {
-    "authentication_failed": 401,
-    "forbidden": 403,
     "subscription_not_found": 404,
     "subscription_exists": 409,
     "limit": 429,
@@ -38,9 +36,6 @@ STATUS: Final[Mapping[str, int]] = {
 _RETRY_S: Final = 5
 #: A change is told to be done when the store has it, or after so long: then it is written later.
 _STORED_S: Final = 2.0
-
-#: A proxy says with these for whom it asks.
-_FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
 
 
 @attrs.frozen(kw_only=True)
@@ -203,7 +198,7 @@ class Subscriptions:
 
     async def create(self) -> Response:
         """Serve a service what it asks for."""
-        self._check_may_change()
+        check_may_change(self._daemon)
         order = await body(Order)
         wish = Wish(
             venue=order.venue,
@@ -235,7 +230,7 @@ class Subscriptions:
 
     async def cancel(self, subscription_id: str) -> Response:
         """End one subscription; that it has ended already is no mistake."""
-        self._check_may_change()
+        check_may_change(self._daemon)
         asked(Query)
         record = self._registry.cancel(subscription_id)
         await self._stored([record])
@@ -243,7 +238,7 @@ class Subscriptions:
 
     async def cancel_service(self, name: str) -> Response:
         """End all subscriptions of a service."""
-        self._check_may_change()
+        check_may_change(self._daemon)
         asked(Query)
         try:
             NAME.read(name)
@@ -288,61 +283,18 @@ class Subscriptions:
             told["did_you_mean"] = list(error.did_you_mean)
         status = STATUS.get(error.code, 400)
         response = respond(told, status)
-        if status == 401:
-            response.headers["WWW-Authenticate"] = "Bearer"
         if status in (429, 503):
             response.headers["Retry-After"] = str(_RETRY_S)
         return response
 
     # --- who may ---------------------------------------------------------------------------------------
 
-    def _check_may_change(self) -> None:
-        """Refuse a change by somebody who may not.
-
-        Raises:
-            SubscriptionRefusedError: The key is missing, unknown, or not an administrator's; or no keys are configured,
-                and this is not surely a program of this machine.
-        """
-        keys, key = self._daemon.config.web.keys, presented(request.headers, request.args)
-        if key is None and not keys:
-            why = self._not_ours()
-            if why is not None:
-                raise SubscriptionRefusedError("forbidden", why)
-            return
-        if key is None:
-            raise SubscriptionRefusedError(
-                "authentication_failed", "a key is needed: X-API-Key, Authorization: Bearer, or ?api_key="
-            )
-        found = find_key(keys, key)
-        if found is None:
-            raise SubscriptionRefusedError("authentication_failed", "the key is not known here")
-        if ADMIN not in found.scopes:
-            raise SubscriptionRefusedError("forbidden", f"the key {found.name!r} lacks the scope {ADMIN!r}")
-
-    def _not_ours(self) -> str | None:
-        """Return why this request need not come from a program of this machine; None if it does."""
-        origin, allowed = request.headers.get("Origin"), self._daemon.config.web.allowed_origins
-        if origin is not None and origin.rstrip("/").lower() not in {
-            each.rstrip("/").lower() for each in allowed
-        }:
-            return "no page in a browser may change anything without a key; configure [[web.keys]]"
-        client = request.scope.get("client")
-        if any(name in request.headers for name in _FORWARDED) or (client and not _loopback(client[0])):
-            return "without [[web.keys]] changes are taken from this machine only; configure a key with the scope admin"
-        return None
-
     def _scopes(self) -> frozenset[str]:
         """Return what the client may do; without keys, a program of this machine may do all."""
-        if not self._daemon.config.web.keys and self._not_ours() is None:
+        if not self._daemon.config.web.keys and not_ours(self._daemon) is None:
             return frozenset({ADMIN})
         return own_scopes(self._daemon)
 
 
 def _may_see(record: SubscriptionRecord, scopes: frozenset[str]) -> bool:
     return record.account is None or ADMIN in scopes or f"account:{record.account}" in scopes
-
-
-def _loopback(host: str) -> bool:
-    address = ipaddress.ip_address(host.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)

@@ -45,6 +45,9 @@ class FilledLanes:
     def state_dir(self) -> Path:
         return Path(tempfile.gettempdir())
 
+    def may_send(self) -> bool:
+        return True
+
     async def receive(self) -> Sequence[Delivery]:
         return await self._receive.receive()
 

@@ -1,0 +1,1 @@
+"""Which of several daemons dials the venues and publishes."""
