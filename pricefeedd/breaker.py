@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Any
 
 
 class Circuit(StrEnum):
@@ -69,6 +70,11 @@ class Breaker:
             return
         self._until = now + self._open_s
         self._set(Circuit.OPEN)
+
+    def describe(self, now: float) -> dict[str, Any]:
+        """Return its state, how many failures there were in a row, and in how many seconds a call may be made."""
+        wait_s = max(0.0, self._until - now) if self.state is Circuit.OPEN else 0.0
+        return {"state": self.state.value, "failures": self._failures, "wait_s": round(wait_s, 1)}
 
     def _set(self, state: Circuit) -> None:
         if state is not self.state:

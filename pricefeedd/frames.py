@@ -7,8 +7,22 @@ small frame, where a general parser takes ten times that.
 from __future__ import annotations
 
 import secrets
+import zlib
 
 from pricefeedd.errors import ConnectionLostError
+
+#: Bytes of a frame that are shown to people, where not all of it can be.
+SHOWN_BYTES = 2_000
+
+
+def readable(frame: bytes) -> str:
+    """Return the beginning of a frame as text for people; what gzip or deflate made of it is undone."""
+    for bits in (31, -15) if frame and frame[:1] not in b"{[" else ():
+        try:
+            return zlib.decompressobj(bits).decompress(frame, SHOWN_BYTES).decode()
+        except (zlib.error, UnicodeDecodeError):
+            continue
+    return frame[:SHOWN_BYTES].decode("utf-8", "replace")
 
 
 class FrameDecoder:

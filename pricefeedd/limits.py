@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 from pricefeedd.rest import RateSignal
 from pricefeedd.venue import Budget
@@ -66,6 +67,22 @@ class Bucket:
         """Return whether at least this share of the budget is left."""
         self._return(now)
         return now >= self._stopped_until and self.left >= share * self._capacity
+
+    def describe(self, now: float) -> dict[str, Any]:
+        """Return what is left, in how many seconds 1 can be taken, and whether the venue said to stop."""
+        self._return(now)
+        stopped_s = max(0.0, self._stopped_until - now)
+        wait_s = stopped_s
+        if not stopped_s and self.left < min(1.0, self._capacity) and self._spent:
+            wait_s = self._spent[0][0] - now
+        return {
+            "budget": self.budget.name,
+            "left": round(self.left, 1),
+            "capacity": round(self._capacity, 1),
+            "per_s": self.budget.per_s,
+            "wait_s": round(wait_s, 1),
+            "stopped": stopped_s > 0,
+        }
 
     def _spend(self, amount: float, back_at: float) -> None:
         self._used += amount

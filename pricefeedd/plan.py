@@ -28,7 +28,10 @@ class Connection:
         session: The session now in charge; None while there is none.
         refused: When the venue last would not serve a stream, by its name, in Trio's time. It is not asked
             again before `ASK_AGAIN_S` went by, unless somebody new wants it.
+        reasons: Why, as it said last.
         suspects: Streams that were being asked for when a connection ended, and how often that was.
+        failed_at: Trio time of the last error; None before the first.
+        opened_before: A session before this one was opened.
         next_try: Trio time of the next attempt, while waiting for it.
         carriers: Numbers of the sessions that were begun and whose end was not told yet.
         more: Set when there is something new to ask for, so that a connection of which everything was refused
@@ -42,11 +45,14 @@ class Connection:
         self.topics: dict[str, set[TopicKey]] = {}
         self.session: Session | None = None
         self.refused: dict[str, float] = {}
+        self.reasons: dict[str, str] = {}
         self.suspects: dict[str, int] = {}
         self.sessions = 0
         self.patience = 1.0
         self.path_index = 0
         self.last_error = ""
+        self.failed_at: float | None = None
+        self.opened_before = False
         self.next_try: float | None = None
         self.since_ns: int | None = None
         self.carriers: set[int] = set()
@@ -63,6 +69,7 @@ class Connection:
         if not topics:
             self.topics.pop(stream.name, None)
             self.refused.pop(stream.name, None)
+            self.reasons.pop(stream.name, None)
             self.suspects.pop(stream.name, None)
 
     def ask(self, streams: Iterable[Stream]) -> None:
@@ -80,10 +87,11 @@ class Connection:
         if self.session is not None:
             self.session.drop(streams)
 
-    def refuse(self, stream: Stream) -> None:
+    def refuse(self, stream: Stream, reason: str) -> None:
         """Note that the venue will not serve a stream, if it is one of those carried."""
         if self.streams.get(stream.name) == stream:
             self.refused[stream.name] = trio.current_time()
+            self.reasons[stream.name] = reason
 
     @property
     def path(self) -> str:
@@ -119,6 +127,36 @@ class Connection:
             "sessions": self.sessions,
             "next_try_s": None if self.next_try is None else round(max(0.0, self.next_try - now), 1),
             "last_error": self.last_error,
+        }
+
+    def explain(self, now: float) -> dict[str, Any]:
+        """Return the same at more length, for whoever asks about one of its topics."""
+        session: dict[str, Any] = {} if self.session is None else self.session.describe(now)
+        told = self.describe(now) | session
+        del told["since"]  # of the attempt; `open_s` says since when it is open
+        return told | {
+            "dials": self.session is not None and self.next_try is None and not self.session.opened,
+            "opened_before": self.opened_before,
+            "last_error_s": None if self.failed_at is None else round(now - self.failed_at, 1),
+            "refused": len(self.refused),
+        }
+
+    def standing(self, stream: Stream, now: float) -> dict[str, Any]:
+        """Return how one of its streams stands with the venue, why, and when it is asked for again."""
+        name, session = stream.name, self.session
+        state, again_s = "unasked", None
+        if name in self.refused:
+            state, again_s = "refused", self.refused[name] + ASK_AGAIN_S - now
+        elif session is not None and session.opened and not session.over:
+            state, again_s = session.standing(stream, now)
+        return {
+            "stream": name,
+            "feed": self.feed.name,
+            "index": self.index,
+            "state": state,
+            "reason": self.reasons.get(name, "") if state == "refused" else "",
+            "again_s": None if again_s is None else round(max(0.0, again_s), 1),
+            "suspect": name in self.suspects,
         }
 
 

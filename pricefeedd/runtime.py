@@ -298,7 +298,7 @@ class VenueRuntime:
             case StreamRefused(_, stream, reason, final):
                 if final:
                     for connection in self.connections:
-                        connection.refuse(stream)
+                        connection.refuse(stream, reason)
                 topics = self._plan.topics([stream])
                 gate.refused(topics, f"refused by the venue: {reason}", now_ns, out, final=final)
             case Lost(carrier, topics, reason, state):

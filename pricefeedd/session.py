@@ -11,6 +11,7 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import attrs
 import structlog
@@ -41,6 +42,7 @@ from pricefeedd.errors import (
     VenueError,
 )
 from pricefeedd.events import AccountEvent, Event
+from pricefeedd.frames import readable
 from pricefeedd.limits import Bucket
 from pricefeedd.stats import BadFrame, MarketStats
 from pricefeedd.subscriptions import (
@@ -135,6 +137,7 @@ class Session:
         silent: It ended because it was accepted and never brought anything.
         opened: The venue took the connection.
         over: The connection ended.
+        newest: The last frame of the last read.
     """
 
     def __init__(
@@ -172,7 +175,10 @@ class Session:
             )
         self._logged_in = trio.Event()
         self._count: int | None = None
+        self.newest = b""
+        self._newest_at = 0.0
         self._last_frame = 0.0
+        self._pinged_at: float | None = None
         self._opened_at = 0.0
         self._doomed = ""
 
@@ -217,6 +223,30 @@ class Session:
     def unanswered(self) -> list[str]:
         """Return the names of the streams that were asked for and not answered."""
         return self._subscriptions.unanswered()
+
+    def standing(self, stream: Stream, now: float) -> tuple[str, float | None]:
+        """Return how a stream stands: see `Subscriptions.standing`."""
+        return self._subscriptions.standing(stream, now)
+
+    def describe(self, now: float) -> dict[str, Any]:
+        """Return how the connection is; the times are seconds ago."""
+        open_ = self.opened and not self.over
+        told = bool(self.newest)
+        return {
+            "open_s": round(now - self._opened_at, 1) if open_ else None,
+            "silent": self.silent,
+            "retiring": self.retiring.is_set(),
+            "unanswered": len(self.unanswered()),
+            "last_frame_s": round(now - self._last_frame, 1) if open_ else None,
+            "last_ping_s": None if self._pinged_at is None else round(now - self._pinged_at, 1),
+            "last_frame": {
+                "age_s": round(now - self._newest_at, 1),
+                "bytes": len(self.newest),
+                "text": self.link.hide(readable(self.newest)),
+            }
+            if told
+            else None,
+        }
 
     @property
     def accepting(self) -> bool:
@@ -303,6 +333,7 @@ class Session:
             self._last_frame = trio.current_time()
             if not frames:
                 continue
+            self.newest, self._newest_at = frames[-1], self._last_frame
             now_ns = link.now_ns()
             events: list[Event] = []
             for frame in frames:
@@ -496,6 +527,7 @@ class Session:
                     raise StaleFeedError(
                         f"the venue took no ping for {feed.silence_s:.0f} s", venue=self.link.venue
                     )
+                self._pinged_at = now
                 ping_at = now + (feed.ping_interval_s or 0)
             if now - self._last_frame > feed.silence_s:
                 raise StaleFeedError(

@@ -185,6 +185,20 @@ class Subscriptions:
         """Return the names of the streams whose requests wait for their answer."""
         return [name for request in self._requests.values() for name in request.waiting]
 
+    def standing(self, stream: Stream, now: float) -> tuple[str, float | None]:
+        """Return how a stream stands, and in how many seconds it is asked for again, where that is planned.
+
+        It is `accepted`, `asked` (and not answered yet), `later` (put off, by the venue or for want of an answer), or
+        `queued` (the venue's pace holds it up).
+        """
+        name = stream.name
+        if self.carries(stream):
+            return "accepted", None
+        if name in self.unanswered():
+            return "asked", None
+        again = [due for due, streams in self._again if any(s.name == name for s in streams)]
+        return ("later", max(0.0, min(again) - now)) if again else ("queued", None)
+
     def _done(self, request_id: int | None) -> None:
         if request_id is not None and self._requests.pop(request_id, None) is not None:
             self._answered.unpark_all()

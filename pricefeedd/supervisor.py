@@ -230,7 +230,8 @@ class Keeper:
         if error is None:
             return delay
         reason = str(error)
-        connection.last_error = reason
+        connection.last_error, connection.failed_at = reason, trio.current_time()
+        connection.opened_before = connection.opened_before or session.opened
         link.stats.failed(reason, link.now_ns())
         if session.silent:
             connection.patience = min(connection.patience * 2, 64.0)

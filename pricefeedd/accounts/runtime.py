@@ -203,7 +203,7 @@ class AccountRuntime:
             case StreamRefused(_, stream, reason, final):
                 for connection in self._connections:
                     if final:
-                        connection.refuse(stream)
+                        connection.refuse(stream, reason)
                 for line in self._lines_of([stream]):
                     if final:
                         self._refused.add(line.channel)
