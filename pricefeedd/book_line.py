@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pricefeedd.book import BookSync, Broken, Standing, TooOld
 from pricefeedd.events import BookDelta, BookSnapshot, Event, State
 from pricefeedd.lines import SECOND_NS, Context, Line, WantBook, WantResubscribe
@@ -18,6 +20,9 @@ class BookLine(Line[BookSnapshot | BookDelta]):
 
     Where the snapshot comes from the stream, a book belongs to the connection that brought it. While a new
     connection takes over from an old one each has a book of its own; the old one's is served until it ends.
+
+    Attributes:
+        resyncs: How often the book was thrown away and made again.
     """
 
     def __init__(self, channel: str, instrument: str, context: Context) -> None:
@@ -25,6 +30,7 @@ class BookLine(Line[BookSnapshot | BookDelta]):
         rule = context.rules.book
         assert rule is not None, "a market that offers books has a rule for them"
         self.rule = rule
+        self.resyncs = 0
         self.sync = BookSync(rule)
         self._own = rule.source is Source.STREAM
         self._source: int | None = None
@@ -129,6 +135,20 @@ class BookLine(Line[BookSnapshot | BookDelta]):
             return
         self._result(self.sync.snapshot(snapshot, fetched=True), now_ns, out)
 
+    def describe(self, now_ns: int) -> dict[str, Any]:
+        """Return what is known of it, and where the snapshot is to come from that it waits for."""
+        waits_for = ""
+        if self.sync.standing is not Standing.LIVE and self.carriers:
+            waits_for = "snapshot_rest" if self._wanted else "snapshot_stream"
+        return super().describe(now_ns) | {
+            "sequence": self.sync.sequence,
+            "waits_for": waits_for,
+            "waits": self.sync.buffered,
+            "resyncs": self.resyncs,
+            "checksum": self.rule.checksum is not None,
+            "late_snapshots": self._late,
+        }
+
     # --- data -----------------------------------------------------------------------------------------
 
     def admit(self, event: BookSnapshot | BookDelta, out: list[Event], carrier: int = 0) -> None:
@@ -152,7 +172,9 @@ class BookLine(Line[BookSnapshot | BookDelta]):
         before = sync.stale
         result = sync.take(event)
         self._result(result, event.received_ns, out)
-        self.context.stats.duplicates += sync.stale - before
+        stale = sync.stale - before
+        self.duplicates += stale
+        self.context.stats.duplicates += stale
 
     def _is_last(self, event: BookSnapshot) -> bool:
         last = self._last
@@ -179,6 +201,7 @@ class BookLine(Line[BookSnapshot | BookDelta]):
             self._want_snapshot()
             return
         if isinstance(result, Broken):
+            self.resyncs += 1
             self.context.stats.resyncs += 1
             self.say(State.RESYNCING, result.reason, now_ns, out)
             if self._own:

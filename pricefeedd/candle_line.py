@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import attrs
 
@@ -41,6 +42,15 @@ class CandleLine(Line[Candle]):
     def closed_ns(self) -> int | None:
         """Start of the last minute that closed; None before the first."""
         return self._closed_ns
+
+    def describe(self, now_ns: int) -> dict[str, Any]:
+        """Return what is known of it; its number is the start of the last closed minute, seconds since the epoch."""
+        closed = self._closed_ns
+        return super().describe(now_ns) | {
+            "sequence": None if closed is None else closed // SECOND_NS,
+            "waits_for": "candles_rest" if self._wanted else "",
+            "waits": len(self._held),
+        }
 
     def reach_back(self, minutes: int) -> None:
         """Fetch, at the start, all minutes since the last multiple of so many: longer candles are made of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
+from typing import Any
 
 import structlog
 import trio
@@ -61,6 +62,10 @@ class Breakers:
     def states(self) -> dict[str, str]:
         """Return the state of each breaker by its endpoint."""
         return {endpoint: breaker.state.value for endpoint, breaker in self._breakers.items()}
+
+    def describe(self, now: float) -> list[dict[str, Any]]:
+        """Return each breaker with its endpoint."""
+        return [{"endpoint": name} | breaker.describe(now) for name, breaker in self._breakers.items()]
 
     def _show(self) -> None:
         states = self.states()

@@ -17,7 +17,7 @@ from pricefeedd.kept import KeptQueue, account_topics
 from pricefeedd.message import Jump, Message, Notice
 from pricefeedd.spool import Spool
 from pricefeedd.supervisor import supervise
-from pricefeedd.topic import Pattern
+from pricefeedd.topic import Pattern, Topic
 
 #: A spool that is fuller than this is told by `/ready`.
 NEARLY_FULL = 0.8
@@ -53,6 +53,10 @@ class Lanes:
     async def ending(self) -> None:
         """Wait until it is ended."""
         await self._ended.wait()
+
+    def reads(self, topic: Topic) -> bool:
+        """Return whether a topic goes there."""
+        return topic.has(self._mailbox)
 
     def may_send(self) -> bool:
         """Return whether what was handed out may still be sent: not once another daemon may lead."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import attrs
 
@@ -162,6 +162,8 @@ class Line(Generic[E]):
         reason: Why; None before readers were told anything.
         carriers: Connections that bring it now.
         count: Events that came in, duplicates too: signs of life.
+        duplicates: Events of these that came again.
+        gaps: Holes that were found.
         seen_ns: When one came last, to the second; None before the first.
         owes_within_s: A healthy venue sends at least this often; None if silence is no fault.
     """
@@ -174,6 +176,8 @@ class Line(Generic[E]):
         self.reason: str | None = None
         self.carriers: set[int] = set()
         self.count = 0
+        self.duplicates = 0
+        self.gaps = 0
         self.seen_ns: int | None = None
         self.owes_within_s: float | None = None
         self._counted = 0
@@ -242,6 +246,7 @@ class Line(Generic[E]):
 
     def duplicate(self) -> None:
         """Count an event that came again."""
+        self.duplicates += 1
         self.context.stats.duplicates += 1
 
     # --- time -----------------------------------------------------------------------------------------
@@ -268,6 +273,20 @@ class Line(Generic[E]):
             return
         if not self.carriers or self.state is not State.LIVE:
             return
+        limit_s = self._stale_after_s()
+        if limit_s is None:
+            return
+        silent_s = (now_ns - max(self.seen_ns or 0, self._attached_ns)) / SECOND_NS
+        if silent_s > limit_s:
+            # Asked again it may come back; asked in vain it is asked less and less often.
+            self._patience = min(self._patience * 2, 64)
+            self.say(State.STALE, f"no data for {silent_s:.0f} s", now_ns, out)
+            self.context.wants.append(
+                WantResubscribe(channel=self.channel, instrument=self.instrument, reason="stale")
+            )
+
+    def _stale_after_s(self) -> float | None:
+        """Return how long the stream may be silent; None for as long as it likes."""
         limit_s = self.context.stale_after_s
         if self._active >= LEARN_TICKS and self._mean_gap_ns is not None:
             limit_s = max(limit_s, 20 * self._mean_gap_ns / SECOND_NS)
@@ -276,15 +295,28 @@ class Line(Generic[E]):
         elif self.owes_within_s is not None:
             limit_s = max(limit_s, 3 * self.owes_within_s)
         else:
-            return
-        silent_s = (now_ns - max(self.seen_ns or 0, self._attached_ns)) / SECOND_NS
-        if silent_s > limit_s * self._patience:
-            # Asked again it may come back; asked in vain it is asked less and less often.
-            self._patience = min(self._patience * 2, 64)
-            self.say(State.STALE, f"no data for {silent_s:.0f} s", now_ns, out)
-            self.context.wants.append(
-                WantResubscribe(channel=self.channel, instrument=self.instrument, reason="stale")
-            )
+            return None
+        return limit_s * self._patience
+
+    def describe(self, now_ns: int) -> dict[str, Any]:
+        """Return what is known of it, for people; `waits_for` says what must come before it goes on."""
+        stale_s = self._stale_after_s()
+        pace_ns = self._mean_gap_ns
+        return {
+            "channel": self.channel,
+            "state": self.state.value,
+            "reason": self.reason or "",
+            "connections": len(self.carriers),
+            "events": self.count,
+            "duplicates": self.duplicates,
+            "gaps": self.gaps,
+            "seen_s": None if self.seen_ns is None else round((now_ns - self.seen_ns) / SECOND_NS, 1),
+            "speaks_every_s": None if pace_ns is None else round(pace_ns / SECOND_NS, 1),
+            "stale_after_s": None if stale_s is None else round(stale_s, 1),
+            "sequence": None,
+            "waits_for": "",
+            "waits": 0,
+        }
 
     def shift(self, by_ns: int) -> None:
         """Move what was noted by a clock that jumped, so that no time seems to have passed in the jump."""
@@ -299,6 +331,7 @@ class Line(Generic[E]):
     def gap(self, from_ns: int, to_ns: int, reason: str, recovered: int, missing: int | None) -> Gap:
         """Return the word on a hole, and count it."""
         stats = self.context.stats
+        self.gaps += 1
         stats.gaps += 1
         stats.recovered += recovered
         stats.lost += missing or 0
@@ -328,6 +361,10 @@ class QuoteLine(Line[Quote]):
     def end(self) -> None:
         """Forget the sequence: the venue may count anew."""
         self._sequence = -1
+
+    def describe(self, now_ns: int) -> dict[str, Any]:
+        """Return what is known of it, with the last number."""
+        return super().describe(now_ns) | {"sequence": self._sequence if self._sequence >= 0 else None}
 
     def admit(self, event: Quote, out: list[Event], carrier: int = 0) -> None:
         """Let a quote through if it is news."""
@@ -396,6 +433,10 @@ class PriceLine(Line[Price]):
     def end(self) -> None:
         """Forget the slot: the oracle may count anew."""
         self._slot = -1
+
+    def describe(self, now_ns: int) -> dict[str, Any]:
+        """Return what is known of it, with the last slot."""
+        return super().describe(now_ns) | {"sequence": self._slot if self._slot >= 0 else None}
 
     def admit(self, event: Price, out: list[Event], carrier: int = 0) -> None:
         """Let a price through if its slot is new."""

@@ -84,6 +84,11 @@ class Topic:
         """How many mailboxes are joined to it, in any form."""
         return len(self.readers) + (self.views.readers if self.views else 0)
 
+    @property
+    def lagging(self) -> int:
+        """How many of its readers have not taken what they were given."""
+        return sum(mailbox.lagging for mailbox in self.readers) + self.views.lagging()
+
     def missed(self, seq: int) -> list[Message]:
         """Return the events after a number that are kept, oldest first."""
         found = list(itertools.takewhile(lambda message: message.seq > seq, reversed(self.history)))

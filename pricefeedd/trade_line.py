@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 from pricefeedd.events import Event, Gap, Origin, State, Trade
 from pricefeedd.lines import MINUTE_NS, SECOND_NS, Context, Line, Seen, WantTrades
@@ -55,6 +56,14 @@ class TradeLine(Line[Trade]):
     def holding(self) -> bool:
         """Whether trades are held back until REST has answered."""
         return bool(self._held) or self._waiting is not None
+
+    def describe(self, now_ns: int) -> dict[str, Any]:
+        """Return what is known of it, and how many trades wait until a hole before them is filled."""
+        return super().describe(now_ns) | {
+            "sequence": self._last_id,
+            "waits_for": "trades_rest" if self.holding else "",
+            "waits": len(self._held) + len(self._waiting or ()),
+        }
 
     def shift(self, by_ns: int) -> None:
         """Move what was noted by a clock that jumped."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
@@ -272,6 +272,14 @@ class Views:
     def readers(self) -> int:
         """How many mailboxes are joined to any of them."""
         return sum(len(view.readers) for view in self._views.values())
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the options that are read, and how many read so."""
+        return [attrs.asdict(view.options) | {"readers": len(view.readers)} for view in self._views.values()]
+
+    def lagging(self) -> int:
+        """Return how many of their readers have not taken what they were given."""
+        return sum(mailbox.lagging for view in self._views.values() for mailbox in view.readers)
 
     def view(self, options: Options) -> View:
         """Return the view with these options, made now if it is new."""

@@ -36,6 +36,10 @@ class Wants:
                 # One task per hole; a line wants one thing at a time, so there are never more than lines.
                 nursery.start_soon(self._fill, market, want)
 
+    def fetching(self, topic: TopicKey) -> int:
+        """Return how many requests are under way for a topic."""
+        return len(self._fetching.get(topic, ()))
+
     def end(self, topic: TopicKey) -> None:
         """Fetch nothing any more for a topic whose line is forgotten."""
         for scope in self._fetching.pop(topic, ()):
