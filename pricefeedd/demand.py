@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Container, Iterable, Iterator
+from typing import Any
 
 import attrs
 import trio
@@ -148,6 +149,16 @@ class Demands:
     def leaving(self) -> int:
         """How many are served still, after their last reader."""
         return len(self._until)
+
+    def describe(self, channel: str, instrument: str) -> dict[str, Any]:
+        """Return whether a topic is offered, how many hold it, and in how many seconds it is let go."""
+        topic = (channel, instrument)
+        until = self._until.get(topic)
+        return {
+            "offered": self.offers(channel, instrument),
+            "holds": self._holds.get(topic, 0),
+            "leaving_s": None if until is None else round(max(0.0, until - trio.current_time()), 1),
+        }
 
     def markets(self) -> list[str]:
         """Return the markets that offer anything, or that somebody needs."""

@@ -27,6 +27,8 @@ class Market:
     Attributes:
         gate: What all that comes of it passes through.
         instruments: None before they were loaded for the first time.
+        loaded_at: When they were loaded last, in Trio's time; None before the first.
+        not_loaded: Why they could not be loaded when that was tried last; "" if they could.
         names: Our names by the venue's symbol. It stays the same mapping: connections that are open have to
             know new names as well.
     """
@@ -36,6 +38,8 @@ class Market:
         self.name = name
         self.stats = stats
         self.instruments: InstrumentMap | None = None
+        self.loaded_at: float | None = None
+        self.not_loaded = ""
         self.names: dict[str, str] = {}
         self.gate = Gate(
             Context(
@@ -66,7 +70,8 @@ class Market:
                 found = await rest.fetch_all(self._venue.rest.instruments(self.name))
             except VenueError as e:
                 delay = max(next(delays), e.retry_after_s or 0)
-                self.stats.failed(str(e), now_ns())
+                self.not_loaded = str(e)
+                self.stats.failed(self.not_loaded, now_ns())
                 log.warning(
                     "instruments not loaded",
                     venue=self._section,
@@ -80,6 +85,7 @@ class Market:
                 if self._section != self._venue.name:
                     found = [attrs.evolve(instrument, venue=self._section) for instrument in found]
                 self.instruments = InstrumentMap(self._section, self.name, found)
+                self.loaded_at, self.not_loaded = trio.current_time(), ""
                 self.names.update(self.instruments.names)
                 return self.instruments
 

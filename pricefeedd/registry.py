@@ -193,6 +193,10 @@ class Registry:
         held = self._held.get(record.id)
         return None if held is None else held.key[1]
 
+    def services(self, feed: str) -> list[str]:
+        """Return the services that subscribed a topic of ours, by name."""
+        return sorted({held.key[0] for held in self._held.values() if held.key[1] == feed})
+
     async def stored(self, records: Iterable[SubscriptionRecord]) -> None:
         """Wait until the store, if there is one, has these."""
         if self._behind is not None:
@@ -209,6 +213,11 @@ class Registry:
             raise SubscriptionRefusedError("shutting_down", "the daemon ends; try again in a moment")
 
     # --- what operators ask ----------------------------------------------------------------------------
+
+    @property
+    def venues(self) -> list[str]:
+        """The configured venues, by their section's name."""
+        return list(self._offers)
 
     @property
     def waiting(self) -> int:

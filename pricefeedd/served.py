@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import attrs
 import trio
@@ -80,6 +81,22 @@ class ServedTopics:
 
     def __contains__(self, topic: TopicKey) -> bool:
         return topic in self._served
+
+    def get(self, topic: TopicKey) -> Served | None:
+        """Return how a topic is served; None if it is not."""
+        return self._served.get(topic)
+
+    def describe(self, topic: TopicKey) -> dict[str, Any] | None:
+        """Return what a topic is made of, by the name of its instrument or another; None if it is not served."""
+        served = self._served.get(topic)
+        if served is None:
+            return None
+        return {
+            "by": served.by.name,
+            "chain": list(served.chain),
+            "always": topic in self._fixed,
+            "no_room": topic in self._full,
+        }
 
     def markets(self) -> set[Market]:
         """Return the markets of which something is served."""
