@@ -50,6 +50,7 @@ class Bus:
         epoch: One life of all streams: `seq` counts only within it.
         published: Messages so far.
         sent: Frames that went straight to a socket so far.
+        handed: Counts up whenever something was handed to readers.
         changes: Counts up when a topic is made or dropped.
         pacer: Does what is due later; somebody must run it where readers have options.
         upstream: How the daemon is whose numbers these are; None where they are our own.
@@ -71,6 +72,7 @@ class Bus:
         self.lease = lease or Lease()
         self.published = 0
         self.sent = 0
+        self.handed = 0
         self.changes = 0
         self.pacer = Pacer()
         self._topics: dict[tuple[str, str, str], Topic] = {}
@@ -227,11 +229,14 @@ class Bus:
             if sent != size:
                 mailbox.rest(frame, sent)
         self.sent += count
+        self.handed += 1
 
     def flush(self) -> None:
         """Flush every mailbox that got something since the last time."""
         dirty = self._dirty.copy()
         self._dirty.clear()
+        if dirty:
+            self.handed += 1
         joined: list[Message] = []
         data = b""
         for mailbox in dirty:

@@ -17,6 +17,7 @@ from pricefeedd.candle_line import CandleLine
 from pricefeedd.candles import INTERVALS
 from pricefeedd.derive import Derivations, LongMaker, TopicKey, maker_for
 from pricefeedd.events import BookSnapshot, Candle, Event, Liquidation, State, Trade
+from pricefeedd.histogram import Histogram
 from pricefeedd.instruments import Instrument
 from pricefeedd.lines import (
     Context,
@@ -28,8 +29,11 @@ from pricefeedd.lines import (
     Want,
     WantCandles,
 )
-from pricefeedd.stats import BadFrame, Histogram
+from pricefeedd.stats import BadFrame
 from pricefeedd.trade_line import TradeLine
+
+#: Channels whose events bear the venue's time of sending; that of a candle or a ticker may be another.
+_TIMED = frozenset({"trade", "quote", "book", "price"})
 
 
 class Gate:
@@ -155,11 +159,17 @@ class Gate:
                 clock.by_carrier[carrier] = event.venue_time_ns
                 clock.latest_ns = max(clock.latest_ns, event.venue_time_ns)
             # One per batch is enough to know the latency, and costs nothing per event.
-            latency = self.context.stats.latency
-            histogram = latency.get(event.channel)
+            stats, channel = self.context.stats, event.channel
+            if channel in _TIMED:
+                latency_ns = stats.offset.observe(event.venue_time_ns, event.received_ns)
+            else:
+                latency_ns = stats.offset.latency_ns(event.venue_time_ns, event.received_ns)
+            histogram = stats.latency.get(channel)
             if histogram is None:
-                histogram = latency[event.channel] = Histogram()
-            histogram.observe((event.received_ns - event.venue_time_ns) / 1e9)
+                if channel not in lines:
+                    return  # nobody asked for it: what a venue makes up names no metric
+                histogram = stats.latency[channel] = Histogram()
+            histogram.observe_ns(latency_ns)
 
     def accepted(self, carrier: int, topics: Iterable[TopicKey], now_ns: int, out: list[Event]) -> None:
         """Note that a connection brings these topics from now on."""
@@ -210,6 +220,7 @@ class Gate:
 
     def shift(self, by_ns: int) -> None:
         """Note that the wall clock jumped."""
+        self.context.stats.offset.reset()
         for line in self:
             line.shift(by_ns)
         self.derivations.shift(by_ns)

@@ -53,6 +53,8 @@ class Market:
                 dedupe_entries=session.dedupe_entries,
             )
         )
+        # Of a life of the venue that ended in a crash: counts never go back.
+        self.gate.past.update(stats.events)
         self._section = config.name
         self._venue = venue
 

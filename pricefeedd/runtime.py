@@ -35,7 +35,7 @@ from pricefeedd.on_demand import OnDemand
 from pricefeedd.plan import Connection, Plan
 from pricefeedd.served import ServedTopics
 from pricefeedd.session import Batch, Item, Link, Tap
-from pricefeedd.stats import Stats
+from pricefeedd.stats import MarketStats, Stats
 from pricefeedd.subscriptions import StreamRefused, StreamsAccepted
 from pricefeedd.supervisor import Lost
 from pricefeedd.transport import Dialer
@@ -198,10 +198,14 @@ class VenueRuntime:
 
         Readers are flushed when nothing more is at hand, so that under load their frames leave together.
         """
-        bus, receive = self.around.bus, self._receive
+        bus, receive, now_ns = self.around.bus, self._receive, self.around.now_ns
         while True:
             market, item = await receive.receive()
             until = trio.current_time() + TURN_S
+            handed = bus.handed
+            # Which market's events were published when in this turn, and how many: a look at the clock for each
+            # batch and one at the end is all that the latencies cost.
+            turn: list[tuple[MarketStats, int, int]] = []
             while True:
                 more: tuple[str, Input] | None = None
                 if trio.current_time() < until:
@@ -209,11 +213,19 @@ class VenueRuntime:
                         more = receive.receive_nowait()
                 found = self._turn_over(market, item, nursery)
                 if found:
+                    if type(item) is Batch:
+                        stats, at_ns, count = self.markets[market].stats, now_ns(), len(found)
+                        stats.published.observe_ns(max(at_ns - item.events[0].received_ns, 0), count)
+                        turn.append((stats, at_ns, count))
                     bus.publish(found, flush=more is None)
                 if more is None:
                     break
                 market, item = more
             bus.flush()
+            if turn and bus.handed != handed:
+                sent_ns = now_ns()
+                for stats, at_ns, count in turn:
+                    stats.sent.observe_ns(max(sent_ns - at_ns, 0), count)
 
     def _turn_over(self, market: str, item: Input, nursery: trio.Nursery) -> list[Event]:
         """Pass one thing through its gate; return what is to be published."""
@@ -242,6 +254,7 @@ class VenueRuntime:
                 gate.derivations.tick(now_ns, made)
                 out += gate.derive(made)
                 self._count(at_work)
+                at_work.stats.mark(now_ns)
         else:
             gate = self.markets[market].gate
             self._turn(gate, item, now_ns, out)
@@ -314,9 +327,12 @@ class VenueRuntime:
     @staticmethod
     def _count(market: Market) -> None:
         counts = dict(market.gate.past)
+        topics = live = 0
         for line in market.gate:
             counts[line.channel] = counts.get(line.channel, 0) + line.count
-        market.stats.events = counts
+            topics += 1
+            live += line.state is State.LIVE
+        market.stats.events, market.stats.topics, market.stats.live = counts, topics, live
 
     # --- what feeds it ---------------------------------------------------------------------------------
 

@@ -5,40 +5,17 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 
 import attrs
 
-#: Upper bounds of the latency buckets, seconds; the last bucket has none.
-LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+from pricefeedd.clock_offset import ClockOffset
+from pricefeedd.histogram import PROCESSING_BUCKETS_S, Histogram, merged
 
-
-class Histogram:
-    """Counts by bucket, as Prometheus wants them."""
-
-    __slots__ = ("counts", "total_s")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(LATENCY_BUCKETS_S) + 1)
-        self.total_s = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(LATENCY_BUCKETS_S, seconds)] += 1
-        self.total_s += seconds
-
-
-def buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Return cumulative counts by upper bound, as the exposition format wants them."""
-    total = 0
-    out: list[tuple[str, float]] = []
-    bounds = [*map(str, LATENCY_BUCKETS_S), "+Inf"]
-    for bound, count in zip(bounds, histogram.counts, strict=True):
-        total += count
-        out.append((bound, total))
-    return out
+#: What is told of "lately" is of so long, and remembered so often.
+LATELY_NS = 60_000_000_000
+MARK_NS = 5_000_000_000
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +26,39 @@ class BadFrame:
     feed: str
     reason: str
     frame: bytes
+
+
+@attrs.frozen(kw_only=True)
+class Lately:
+    """What was counted of a market in the last minute, or as much of it as there was.
+
+    Attributes:
+        venue, published, sent: Counts by bucket of the latencies of the same names.
+    """
+
+    messages: int
+    decode_errors: int
+    errors: int
+    reconnects: int
+    gaps: int
+    lost: int
+    venue: list[int]
+    published: list[int]
+    sent: list[int]
+
+    def since(self, before: Lately) -> Lately:
+        """Return what came to it since another time."""
+        return Lately(
+            messages=self.messages - before.messages,
+            decode_errors=self.decode_errors - before.decode_errors,
+            errors=self.errors - before.errors,
+            reconnects=self.reconnects - before.reconnects,
+            gaps=self.gaps - before.gaps,
+            lost=self.lost - before.lost,
+            venue=[now - then for now, then in zip(self.venue, before.venue, strict=True)],
+            published=[now - then for now, then in zip(self.published, before.published, strict=True)],
+            sent=[now - then for now, then in zip(self.sent, before.sent, strict=True)],
+        )
 
 
 @attrs.define(kw_only=True)
@@ -74,7 +84,12 @@ class MarketStats:
             None for never.
         last_message_ns: Wall clock of the newest frame; None before the first.
         breakers: State of the circuit breaker (`closed`, `open`, `half-open`), by endpoint.
-        latency: From the venue's clock to ours, by channel.
+        topics: How many are served, whether or not anything comes.
+        live: How many of them may be believed.
+        latency: From the venue's clock to ours, by channel; of the newest event of each read.
+        published: From our receipt to the bus; each event of a read counts.
+        sent: From the bus until it was handed to all readers that keep up; each event counts, if anybody reads.
+        offset: How far the venue's clock is from ours.
         bad_frames: The last few frames that could not be decoded.
         last_error: What went wrong last, and when.
     """
@@ -97,11 +112,17 @@ class MarketStats:
     idle_ns: int | None = None
     last_message_ns: int | None = None
     breakers: dict[str, str] = attrs.field(factory=dict)
+    topics: int = 0
+    live: int = 0
     latency: dict[str, Histogram] = attrs.field(factory=dict)
+    published: Histogram = attrs.field(factory=lambda: Histogram(PROCESSING_BUCKETS_S))
+    sent: Histogram = attrs.field(factory=lambda: Histogram(PROCESSING_BUCKETS_S))
+    offset: ClockOffset = attrs.field(factory=ClockOffset)
     bad_frames: deque[BadFrame] = attrs.field(factory=lambda: deque(maxlen=5))
     last_error: str = ""
     last_error_ns: int | None = None
     account: str = ""
+    _marks: deque[tuple[int, Lately]] = attrs.field(factory=deque, init=False)
 
     @property
     def circuit_state(self) -> str:
@@ -123,6 +144,39 @@ class MarketStats:
     def idle(self, now_ns: int, *, silence_s: float = 60.0) -> bool:
         """Return whether nothing was asked of the venue within `silence_s`, so that no data is no fault."""
         return self.idle_ns is not None and now_ns - self.idle_ns < silence_s * 1e9
+
+    def mark(self, now_ns: int) -> None:
+        """Remember the counts of now, to tell later what came since; to be called about once a second."""
+        marks = self._marks
+        if marks and 0 <= now_ns - marks[-1][0] < MARK_NS:
+            return
+        if marks and now_ns < marks[-1][0]:
+            marks.clear()  # the clock went back
+        marks.append((now_ns, self._all()))
+        # The newest of those that are old enough is what the last minute began with.
+        while len(marks) > 1 and now_ns - marks[1][0] >= LATELY_NS:
+            marks.popleft()
+
+    def lately(self, now_ns: int) -> Lately:
+        """Return what was counted in the last minute."""
+        all_now = self._all()
+        for at_ns, then in self._marks:
+            if now_ns - at_ns <= LATELY_NS + MARK_NS:
+                return all_now.since(then)
+        return all_now if not self._marks else all_now.since(self._marks[-1][1])
+
+    def _all(self) -> Lately:
+        return Lately(
+            messages=self.messages,
+            decode_errors=self.decode_errors,
+            errors=self.errors,
+            reconnects=self.reconnects,
+            gaps=self.gaps,
+            lost=self.lost,
+            venue=merged(self.latency.values()),
+            published=self.published.counts.copy(),
+            sent=self.sent.counts.copy(),
+        )
 
     def misunderstood(self, bad: BadFrame) -> None:
         """Count a frame that could not be understood, and keep it to be looked at."""
@@ -160,17 +214,17 @@ class ReaderStats:
 
 
 class Stats:
-    """All counts of the daemon."""
+    """All counts of the daemon.
+
+    Attributes:
+        changes: Counts up with each market that is new, or dropped.
+    """
 
     def __init__(self, *, started_ns: int) -> None:
         self.started_ns = started_ns
         self.readers = ReaderStats()
         self._markets: dict[tuple[str, str], MarketStats] = {}
-
-    @property
-    def changes(self) -> int:
-        """Counts up with each market that is new."""
-        return len(self._markets)
+        self.changes = 0
 
     def __iter__(self) -> Iterator[MarketStats]:
         return iter(self._markets.values())
@@ -181,7 +235,15 @@ class Stats:
         found = self._markets.get(key)
         if found is None:
             found = self._markets[key] = MarketStats(venue=venue, market=market)
+            self.changes += 1
         return found
+
+    def drop(self, venue: str, *, account: str = "") -> None:
+        """Forget a venue that is served no longer, or one of its accounts."""
+        gone = [k for k, m in self._markets.items() if k[0] == venue and account in ("", m.account)]
+        for key in gone:
+            del self._markets[key]
+        self.changes += len(gone)
 
     def account(self, venue: str, account: str) -> MarketStats:
         """Return the counts of an account, which stand among the markets as `account:NAME`."""

@@ -19,6 +19,7 @@ from pricefeedd.config import AccountConfig, VenueConfig
 from pricefeedd.derive import TopicKey
 from pricefeedd.errors import VenueError
 from pricefeedd.events import AccountEvent, Event, Origin, State, Status
+from pricefeedd.histogram import Histogram
 from pricefeedd.instruments import InstrumentMap
 from pricefeedd.keepers import Breakers
 from pricefeedd.limits import backoff
@@ -27,7 +28,6 @@ from pricefeedd.plan import Connection
 from pricefeedd.rules import Rules
 from pricefeedd.runtime import Surroundings
 from pricefeedd.session import Batch, Item, Link
-from pricefeedd.stats import Histogram
 from pricefeedd.subscriptions import StreamRefused, StreamsAccepted
 from pricefeedd.supervisor import Keeper, Lost
 from pricefeedd.venue import Feed, Venue
@@ -235,7 +235,7 @@ class AccountRuntime:
             line.admit(event, out, carrier)
             if event.origin is Origin.LIVE and event.venue_time_ns is not None:
                 histogram = self.stats.latency.setdefault(event.kind, Histogram())
-                histogram.observe((event.received_ns - event.venue_time_ns) / 1e9)
+                histogram.observe_ns(self.stats.offset.observe(event.venue_time_ns, event.received_ns))
         return len(out) - before
 
     def _publish(self, out: list[Event]) -> None:
@@ -342,6 +342,9 @@ class AccountRuntime:
             await trio.sleep(TICK_S)
             self.stats.breakers = self._breakers.states()
             self.stats.events = {channel: line.count for channel, line in self._lines.items()}
+            self.stats.topics = len(self._lines)
+            self.stats.live = sum(line.state is State.LIVE for line in self._lines.values())
+            self.stats.mark(self.around.now_ns())
             self._advance()
             if self._changed or trio.current_time() - written >= WRITE_S:
                 written = trio.current_time()

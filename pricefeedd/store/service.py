@@ -20,9 +20,9 @@ from pricefeedd.bus import Bus
 from pricefeedd.config import StoreConfig
 from pricefeedd.errors import SpoolError, StoreAwayError
 from pricefeedd.events import Candle, Gap
+from pricefeedd.histogram import Histogram
 from pricefeedd.limits import backoff
 from pricefeedd.message import Message
-from pricefeedd.stats import Histogram
 from pricefeedd.store import reading, rows
 from pricefeedd.store.database import CALL_S, Database, RefusedError
 from pricefeedd.store.lane import Lane

@@ -20,6 +20,7 @@ from pricefeedd.web.daemon import Daemon
 from pricefeedd.web.fields import Text, given
 from pricefeedd.web.health import Readiness, iso, readiness, source_readiness
 from pricefeedd.web.http import Query, asked, own_scopes, respond
+from pricefeedd.web.latency import latency
 from pricefeedd.web.metrics import Metrics
 
 
@@ -210,6 +211,7 @@ class Api:
 def _details(daemon: Daemon, venue: str, market: str) -> dict[str, Any]:
     counts = daemon.stats.market(venue, market)
     return {
+        "latency": latency(counts, daemon.now_ns()),
         "events": counts.events,
         "reconnects": counts.reconnects,
         "duplicates": counts.duplicates,

@@ -11,7 +11,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pricefeedd.events import State
-from pricefeedd.stats import MarketStats, buckets
+from pricefeedd.histogram import buckets
+from pricefeedd.stats import MarketStats
 from pricefeedd.web import sink_metrics, source_metrics, store_metrics
 from pricefeedd.web.daemon import Daemon
 

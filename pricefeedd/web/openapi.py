@@ -26,6 +26,7 @@ from pricefeedd.web.operation import (
     operation,
 )
 from pricefeedd.web.reading import InstrumentsQuery, LatestQuery
+from pricefeedd.web.reload import RELOAD
 from pricefeedd.web.schema import Schema, closed, described, of
 from pricefeedd.web.sse import StreamQuery, event_of
 
@@ -77,6 +78,25 @@ _READY_EXAMPLE: Final = {
     "reasons": [],
     "venues": {"binance": {"spot": _MARKET_EXAMPLE}},
 }
+_SPREAD: Final[Schema] = {
+    "anyOf": [closed({"p50": {"type": "number"}, "p99": {"type": "number"}}), {"type": "null"}]
+}
+_LATENCY: Final = described(
+    closed(
+        {
+            "venue_ms": described(_SPREAD, "From the venue's clock to our receipt."),
+            "publish_ms": described(_SPREAD, "From our receipt to the bus."),
+            "sent_ms": described(_SPREAD, "From the bus until all readers that keep up have it."),
+            "clock_offset_ms": {
+                "type": ["number", "null"],
+                "description": "The venue's clock is ahead of ours by at least so much; less than 0 where the way "
+                "takes longer than that.",
+            },
+            "health": {"type": "integer", "minimum": 0, "maximum": 100},
+        }
+    ),
+    "Of the last minute; null where nothing came.",
+)
 _COUNTED: Final = ("reconnects", "duplicates", "gaps", "recovered", "lost", "resyncs", "backfills")
 _STATUS: Final = open_object(
     {
@@ -92,6 +112,7 @@ _STATUS: Final = open_object(
                 _MARKET
                 | dict.fromkeys(_COUNTED, COUNT)
                 | {
+                    "latency": _LATENCY,
                     "events": _COUNTS,
                     "breakers": {"type": "object", "additionalProperties": _BREAKER},
                     "last_error": TEXT,
@@ -195,6 +216,7 @@ OPERATIONS: Final = (
     ),
     *STORED,
     *SUBSCRIPTIONS,
+    *RELOAD,
     Operation(
         path="/feeds",
         name="feeds",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from pricefeedd.stats import buckets
+from pricefeedd.histogram import buckets
 
 if TYPE_CHECKING:
     from pricefeedd.store.service import Store  # what it needs takes a third of a second to load

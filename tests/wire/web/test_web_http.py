@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from pricefeedd.events import State
-from pricefeedd.stats import Histogram
+from pricefeedd.histogram import Histogram
 from pricefeedd.web import hyper
 from pricefeedd.web.daemon import Limits
 
@@ -46,7 +46,7 @@ async def test_health_and_ready(start_web: Any, http: Any) -> None:
     facts = ready.json()["venues"]["binance"]["spot"]
     assert facts["healthy"] is True
     assert facts["total_messages"] == 5
-    web.daemon.facts = {"leader": False}
+    web.daemon.standby = "standby: other:1 leads"
     ready = await http.get(f"{web.http}/ready")
     assert ready.status_code == 503
     assert "standby" in ready.json()["reasons"][0]
