@@ -13,6 +13,8 @@ from pricefeedd.errors import ConnectionLostError
 
 #: Bytes of a frame that are shown to people, where not all of it can be.
 SHOWN_BYTES = 2_000
+#: Characters of it that are shown.
+SHOWN = 300
 
 
 def readable(frame: bytes) -> str:

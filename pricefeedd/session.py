@@ -42,7 +42,7 @@ from pricefeedd.errors import (
     VenueError,
 )
 from pricefeedd.events import AccountEvent, Event
-from pricefeedd.frames import readable
+from pricefeedd.frames import SHOWN, readable
 from pricefeedd.limits import Bucket
 from pricefeedd.stats import BadFrame, MarketStats
 from pricefeedd.subscriptions import (
@@ -237,12 +237,13 @@ class Session:
             "silent": self.silent,
             "retiring": self.retiring.is_set(),
             "unanswered": len(self.unanswered()),
+            "asks_in_s": max((bucket.describe(now)["wait_s"] for bucket in self._buckets), default=0.0),
             "last_frame_s": round(now - self._last_frame, 1) if open_ else None,
             "last_ping_s": None if self._pinged_at is None else round(now - self._pinged_at, 1),
             "last_frame": {
                 "age_s": round(now - self._newest_at, 1),
                 "bytes": len(self.newest),
-                "text": self.link.hide(readable(self.newest)),
+                "text": self.link.hide(readable(self.newest))[:SHOWN],
             }
             if told
             else None,
