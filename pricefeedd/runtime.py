@@ -26,6 +26,7 @@ from pricefeedd.bus import Bus
 from pricefeedd.config import SubscribeConfig, VenueConfig
 from pricefeedd.demand import Demands
 from pricefeedd.events import Event, State
+from pricefeedd.explain.venue import Parts, topic_facts
 from pricefeedd.gate import Gate
 from pricefeedd.instruments import Directory
 from pricefeedd.keepers import Breakers, Keepers
@@ -120,6 +121,7 @@ class VenueRuntime:
         self.markets: dict[str, Market] = {}
         self.last_turn = trio.current_time()
         self._last_turn_ns = 0
+        self._jumped: tuple[float, float] | None = None  # when the wall clock did last, and by how many seconds
         self.buckets = around.budgets(self.name, self.venue)
         self.demands = demands or Demands(config, around.bus)
         self._send, self._receive = trio.open_memory_channel[tuple[str, Input]](BATCHES)
@@ -140,7 +142,7 @@ class VenueRuntime:
             now_ns=around.now_ns,
         )
         self._plan = Plan(self.venue, per_connection=config.session.instruments_per_connection)
-        keepers = Keepers(
+        self._keepers = Keepers(
             self.name,
             self._plan,
             link=self._link,
@@ -155,7 +157,7 @@ class VenueRuntime:
             bus=around.bus,
             now_ns=around.now_ns,
             plan=self._plan,
-            keepers=keepers,
+            keepers=self._keepers,
             wants=self._wants,
         )
         self._on_demand = OnDemand(self.demands, self._served, self.markets, around.bus)
@@ -299,6 +301,7 @@ class VenueRuntime:
         jump_ns = now_ns - self._last_turn_ns - int((turn - self.last_turn) * 1e9)
         if self._last_turn_ns and abs(jump_ns) > CLOCK_JUMP_NS:
             log.warning("the clock jumped", venue=self.name, seconds=round(jump_ns / 1e9, 1))
+            self._jumped = (turn, jump_ns / 1e9)
             for market in self.markets.values():
                 market.gate.shift(jump_ns)
         self.last_turn, self._last_turn_ns = turn, now_ns
@@ -388,6 +391,29 @@ class VenueRuntime:
         )
 
     # --- what operators ask ----------------------------------------------------------------------------
+
+    def explain(self, channel: str, instrument: str) -> dict[str, Any]:
+        """Return what is known of a topic of the venue, whether it is served or not: see `explain`."""
+        now, now_ns = trio.current_time(), self.around.now_ns()
+        parts = Parts(
+            venue=self.venue,
+            config=self.config,
+            markets=self.markets,
+            served=self._served,
+            plan=self._plan,
+            keepers=self._keepers,
+            wants=self._wants,
+            breakers=self._breakers,
+            buckets=self.buckets,
+            demands=self.demands,
+        )
+        at, by_s = self._jumped or (None, None)
+        clock = {
+            "jumped_s": None if at is None else round(now - at, 1),
+            "by_s": None if by_s is None else round(by_s, 1),
+        }
+        facts = topic_facts(parts, (channel, instrument), now=now, now_ns=now_ns)
+        return facts | {"clock": clock, "loop_s": round(now - self.last_turn, 1)}
 
     def describe(self) -> dict[str, Any]:
         """Return facts about the venue for `/status`."""

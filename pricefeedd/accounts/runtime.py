@@ -19,6 +19,7 @@ from pricefeedd.config import AccountConfig, VenueConfig
 from pricefeedd.derive import TopicKey
 from pricefeedd.errors import VenueError
 from pricefeedd.events import AccountEvent, Event, Origin, State, Status
+from pricefeedd.explain.venue import trouble
 from pricefeedd.histogram import Histogram
 from pricefeedd.instruments import InstrumentMap
 from pricefeedd.keepers import Breakers
@@ -108,6 +109,7 @@ class AccountRuntime:
         self._due = {channel: trio.Event() for channel in self._lines}
         self._connections = connections_of(venue, self._account)
         self._refused: set[str] = set()  # what the venue would not bring when it was asked last
+        self._shut_out: set[Connection] = set()  # where our credentials were refused
         self._changed = True
         self._since_ns: dict[str, int] = {}
         self._last_event_ns: int | None = None
@@ -153,9 +155,11 @@ class AccountRuntime:
         )
         while True:
             await keeper.run()
+            self._shut_out.add(connection)
             if not await self._put_clock_right():
                 connection.next_try = trio.current_time() + REFUSED_S
                 await trio.sleep(REFUSED_S)
+            self._shut_out.discard(connection)
 
     async def _put_clock_right(self) -> bool:
         """Return whether the credentials were refused for our clock's sake, and would not be now."""
@@ -378,6 +382,44 @@ class AccountRuntime:
         """Return the newest event of each coin, of the totals, or of each position."""
         line = self._lines.get(channel)
         return [] if line is None else list(line.newest.values())
+
+    def explain(self, channel: str) -> dict[str, Any] | None:
+        """Return what is known of one of its topics, None if it has no such channel; nothing secret is among it."""
+        line = self._lines.get(channel)
+        if line is None:
+            return None
+        now, now_ns = trio.current_time(), self.around.now_ns()
+        mine = [c for c in self._connections if (channel, self.name) in c.all_topics()]
+        told = [
+            connection.explain(now)
+            | {
+                "kept": connection not in self._shut_out,
+                "endpoint": connection.feed.endpoint,
+                "connect_budget": connection.feed.connect_budget,
+                "topics": {},
+            }
+            for connection in mine
+        ]
+        streams = [
+            connection.standing(connection.streams[name], now)
+            for connection in mine
+            for name, topics in connection.topics.items()
+            if (channel, self.name) in topics
+        ]
+        return {
+            "account": {
+                "environment": self._account.environment,
+                "login_refused": any(connection in self._shut_out for connection in mine),
+                "whole": line.whole,
+                "clock_ahead_s": round(self._fetcher.ahead_ns / 1e9, 3),
+            },
+            "lines": [line.describe(now_ns) | {"requests": 0}],
+            "streams": streams,
+            "connections": told,
+            "breakers": self._breakers.describe(now),
+            "budgets": [bucket.describe(now) for bucket in self._buckets.values()],
+            **trouble(self.stats, mine, channel, now_ns, hide=self._account.hide),
+        }
 
     def describe(self) -> dict[str, Any]:
         """Return facts for `/status`; nothing secret is among them."""
