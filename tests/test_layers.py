@@ -53,6 +53,7 @@ LAYERS = {
             "served",
             "on_demand",
             "runtime",
+            "explain",
             "backfill",
             "lanes",
             "recording",
