@@ -30,6 +30,7 @@ _COMMANDS = {
     "client": "pricefeedd.cli.reading",
     "store": "pricefeedd.cli.store",
     "plugin-test": "pricefeedd.cli.plugin_test",
+    "init-plugin": "pricefeedd.cli.init_plugin",
 }
 
 _HELP = {
@@ -44,6 +45,7 @@ _HELP = {
     "client": "Print what a running daemon sends.",
     "store": "Bring the database up to date, look at it, or prune it.",
     "plugin-test": "Play every fault of a venue against its plugin, and print a scorecard.",
+    "init-plugin": "Write a plugin to begin with: a venue or a sink, complete and tested.",
 }
 
 
