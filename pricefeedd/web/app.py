@@ -25,6 +25,8 @@ from pricefeedd.web.fields import BadRequest
 from pricefeedd.web.http import refuse, respond
 from pricefeedd.web.keys import ADMIN, READ, denial, origin_allowed, presented
 from pricefeedd.web.listen import ADMIN_LISTENER
+from pricefeedd.web.log import LEVEL_PATH, Log
+from pricefeedd.web.log import PATH as LOG_PATH
 from pricefeedd.web.readers import Readers
 from pricefeedd.web.reading import Reading
 from pricefeedd.web.socket import Socket
@@ -40,7 +42,7 @@ log = logging.getLogger(__name__)
 _OPEN_PATHS = ("/health", "/ready")
 
 #: A key for these must have the scope `admin`, where keys are needed at all.
-_ADMIN_PATHS = ("/metrics", "/status")
+_ADMIN_PATHS = ("/metrics", "/status", LOG_PATH, LEVEL_PATH)
 
 #: With `admin_listen` these are served only there.
 _ADMIN_LISTENER_PATHS = ("/metrics", "/api")
@@ -111,6 +113,7 @@ def create_app(daemon: Daemon, limits: Limits | None = None) -> WebApp:
     Balances(daemon).add_routes(app)
     Subscriptions(daemon, limits).add_routes(app)
     Streams(daemon, app.readers, resolver).add_routes(app)
+    Log(daemon).add_routes(app)
     Docs(daemon).add_routes(app)
     _guard(app, daemon)
     _tell_errors(app)

@@ -11,6 +11,7 @@ from pricefeedd.events import State
 from pricefeedd.instruments import MARKETS
 from pricefeedd.web.api import FeedsQuery
 from pricefeedd.web.messages import EVENTS, INSTRUMENT_EXAMPLE, LATEST_RESULTS, SHARED
+from pricefeedd.web.openapi_log import LOG
 from pricefeedd.web.openapi_sinks import SINK
 from pricefeedd.web.openapi_store import STORED
 from pricefeedd.web.openapi_subscriptions import REGISTRY, SUBSCRIPTIONS
@@ -216,6 +217,7 @@ OPERATIONS: Final = (
     ),
     *STORED,
     *SUBSCRIPTIONS,
+    *LOG,
     *RELOAD,
     Operation(
         path="/feeds",

@@ -24,6 +24,7 @@ def _as_before() -> Iterator[None]:
     yield
     root.handlers = handlers
     root.setLevel(level)
+    logging.captureWarnings(False)
     structlog.reset_defaults()
 
 
@@ -168,6 +169,7 @@ def test_the_format_follows_what_the_stream_is(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setenv("JOURNAL_STREAM", "1:1")
         logs.configure("info", "auto", file)
         structlog.get_logger().info("redirected")
+        assert logs.flush(5)
         file.seek(0)
         first, second, third = file.read().splitlines()
 

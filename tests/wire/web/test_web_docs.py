@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +22,7 @@ import pytest
 import trio
 from openapi_spec_validator import validate
 
+from pricefeedd import logs
 from pricefeedd.events import AccountEvent, BookSnapshot, State
 from pricefeedd.instruments import Instrument, InstrumentMap, Kind
 from pricefeedd.web import asyncapi, docs, messages, openapi, openapi_subscriptions
@@ -33,6 +36,15 @@ ASYNCAPI = json.loads((Path(__file__).parents[2] / "data/asyncapi/asyncapi-3.0.0
 async def http() -> Any:
     async with httpx.AsyncClient(timeout=10) as client:
         yield client
+
+
+@pytest.fixture(autouse=True)
+def _level_as_before() -> Iterator[None]:
+    """Whoever goes through all that is documented changes the level of logging too."""
+    level = logging.getLogger().level
+    yield
+    logs.levels.configure("info")
+    logging.getLogger().setLevel(level)
 
 
 def _fill(daemon: Any) -> None:
