@@ -62,9 +62,9 @@ class Demands:
         self._venue = config.name
         self._bus = bus
         self._linger_s = linger_s
-        self._entries = [entry for entry in config.subscribe if entry.on_demand]
         # Our names that each entry means; an entry is in it once its market's instruments are known.
         self._names: dict[SubscribeConfig, frozenset[str]] = {}
+        self._entries = [entry for entry in config.subscribe if entry.on_demand]
         self._maps: dict[str, InstrumentMap] = {}
         self._listed = trio.Event()
         self._called: dict[str, None] = {}  # markets that somebody needs, whatever is configured
@@ -188,11 +188,27 @@ class Demands:
             for entry in self._entries
         )
 
+    def reconfigure(self, config: VenueConfig) -> list[UnknownInstrumentError]:
+        """Offer what another configuration says; return what is wrong with it, as far as that is known.
+
+        What is held stays held, whether it is still offered or not.
+        """
+        self._entries = [entry for entry in config.subscribe if entry.on_demand]
+        self._names.clear()
+        wrong = [error for instruments in self._maps.values() for error in self._name(instruments)]
+        for entry in config.subscribe:
+            self._call(entry.market)
+        return wrong
+
     def know(self, instruments: InstrumentMap) -> list[UnknownInstrumentError]:
         """Take a market's instruments; return what is wrong with the configured ones."""
         self._maps[instruments.market] = instruments
         listed, self._listed = self._listed, trio.Event()
         listed.set()
+        return self._name(instruments)
+
+    def _name(self, instruments: InstrumentMap) -> list[UnknownInstrumentError]:
+        """Note what the entries of a market mean; return what is wrong with them."""
         wrong = []
         for entry in self._entries:
             if entry.market != instruments.market:

@@ -194,6 +194,11 @@ class Directory:
         """Add a market's instruments, or replace them."""
         self._maps[instruments.venue, instruments.market] = instruments
 
+    def drop(self, venue: str) -> None:
+        """Forget a venue that is not served any more."""
+        for key in [key for key in self._maps if key[0] == venue]:
+            del self._maps[key]
+
     def maps(self, venue: str = "*") -> list[InstrumentMap]:
         """Return the loaded markets of one venue, or of all."""
         return [found for (name, _), found in self._maps.items() if venue in ("*", name)]

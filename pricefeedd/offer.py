@@ -96,17 +96,18 @@ class Offer:
 
     Attributes:
         venue: As its plugin declares it; while it runs, as it is with its settings.
+        config: Of its section.
     """
 
     def __init__(self, venue: Venue, config: VenueConfig, demands: Demands) -> None:
         self.venue = venue
-        self._config = config
+        self.config = config
         self._demands = demands
 
     @property
     def configured(self) -> bool:
         """Whether anything of it is served, or offered to readers, without a service that asks for it."""
-        return bool(self._config.subscribe or self._config.accounts)
+        return bool(self.config.subscribe or self.config.accounts)
 
     def claim(self, meaning: Meaning) -> Hold | None:
         """Have a topic brought until the hold is let go; those of accounts always are."""
@@ -156,7 +157,7 @@ class Offer:
             near.update(dict.fromkeys(listed.suggest(wish.symbol)))
             await trio.lowlevel.checkpoint()  # among thousands this takes long
         best = difflib.get_close_matches(wish.symbol.upper(), near, n=3, cutoff=0.0)
-        where = f"{self._config.name} {' or '.join(markets)}"
+        where = f"{self.config.name} {' or '.join(markets)}"
         hint = f"; did you mean {' or '.join(best)}?" if best else ""
         raise SubscriptionRefusedError(
             "invalid_symbol",
@@ -179,7 +180,7 @@ class Offer:
         for channel in self._channels(wish.channel_type, instrument.market):
             streams = self._streams(channel, instrument, listed)
             if streams:
-                feed = feeds[channel] = f"{channel}:{self._config.name}:{instrument.name}"
+                feed = feeds[channel] = f"{channel}:{self.config.name}:{instrument.name}"
                 for name in streams:
                     native.setdefault(name, feed)
         if not feeds:
@@ -215,7 +216,7 @@ class Offer:
         Raises:
             SubscriptionRefusedError: There is no such account, or it brings nothing of the kind.
         """
-        kind, accounts = wish.channel_type, self._config.accounts
+        kind, accounts = wish.channel_type, self.config.accounts
         for name in ("symbol", "market"):
             if getattr(wish, name):
                 code = "invalid_symbol" if name == "symbol" else "invalid_market"
@@ -232,12 +233,12 @@ class Offer:
             raise SubscriptionRefusedError(
                 "invalid_account",
                 f"account: {account!r} is not configured for {kind}; add it to channels of "
-                f"[venues.{self._config.name}.accounts.{account}]",
+                f"[venues.{self.config.name}.accounts.{account}]",
                 parameter="account",
             )
-        feeds = {channel: f"{channel}:{self._config.name}:{account}" for channel in channels}
+        feeds = {channel: f"{channel}:{self.config.name}:{account}" for channel in channels}
         nothing = Instrument(
-            venue=self._config.name, market="", name=account, symbol="", kind=Kind.SPOT, base="", quote=""
+            venue=self.config.name, market="", name=account, symbol="", kind=Kind.SPOT, base="", quote=""
         )
         native = {
             stream.name: feed
@@ -252,7 +253,7 @@ class Offer:
         return Meaning(feed=known[topic], topic=topic, account=account)
 
     def _why_no(self, account: str | None) -> str:
-        venue, known = self._config.name, ", ".join(self._config.accounts)
+        venue, known = self.config.name, ", ".join(self.config.accounts)
         if not known:
             return f"account: none of {venue} is configured; see [venues.{venue}.accounts.NAME]"
         if account is None:
@@ -268,18 +269,18 @@ class Offer:
         if wish.market is None:
             if offering:
                 return offering
-            where = self._config.name
+            where = self.config.name
         elif wish.market not in markets:
             raise SubscriptionRefusedError(
                 "invalid_market",
-                f"market: {self._config.name} has no market {wish.market!r}; it has {', '.join(markets)}",
+                f"market: {self.config.name} has no market {wish.market!r}; it has {', '.join(markets)}",
                 parameter="market",
                 did_you_mean=difflib.get_close_matches(wish.market, markets),
             )
         elif wish.market in offering:
             return [wish.market]
         else:
-            where = f"{self._config.name} {wish.market}"
+            where = f"{self.config.name} {wish.market}"
         raise SubscriptionRefusedError(
             "invalid_channel_type",
             f"channel_type: {where} has no {wish.channel_type}",

@@ -280,6 +280,19 @@ class Registry:
         self._note(ended)
         return ended
 
+    def moved(self, venue: str) -> None:
+        """Take up anew what services have of a venue that came into the configuration, or went out of it."""
+        for record in list(self._records.values()):
+            if record.venue != venue or not record.is_active:
+                continue
+            held = self._held.pop(record.id, None)
+            if held is not None:
+                del self._by_key[held.key]
+                if held.hold is not None:
+                    held.hold.release()
+            self._restored.discard(record)
+            self._restored.take(record)
+
     # --- keeping ---------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -292,6 +305,7 @@ class Registry:
             if self._behind is not None:
                 nursery.start_soon(self._load, self._behind, name="subscriptions:load")
                 nursery.start_soon(self._behind.run, name="subscriptions:write")
+            nursery.start_soon(self._restored.run, name="subscriptions:restore")
             nursery.start_soon(self._sweep_often, name="subscriptions:sweep")
             try:
                 await self._closed.wait()
@@ -317,7 +331,6 @@ class Registry:
             await trio.lowlevel.checkpoint()
         self.loaded.set()
         log.info("subscriptions loaded", total=len(self._records), active=self.active)
-        await self._restored.run()
 
     def _begin_stored(self, record: SubscriptionRecord, meaning: Meaning) -> None:
         if (record.requesting_service, meaning.feed) in self._by_key:

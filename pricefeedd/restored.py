@@ -38,6 +38,8 @@ class Restored:
         self._offers = offers
         self._begin = begin
         self._waiting: dict[Place, dict[str, SubscriptionRecord]] = {}
+        self._settling: set[Place] = set()
+        self._news = trio.Event()
 
     def __len__(self) -> int:
         """Return how many wait."""
@@ -65,24 +67,31 @@ class Restored:
         elif record.market in offer.venue.markets:
             place = (record.venue, record.market)
         self._waiting.setdefault(place, {})[record.id] = record
+        self._news.set()
 
     async def run(self) -> None:
-        """Begin what was taken so far, until nothing waits for a market that there is."""
+        """Begin what is taken, as soon as the instruments of its market are known; until cancelled."""
         async with trio.open_nursery() as nursery:
-            for venue, market in self._waiting:
-                if market is not None:
-                    name = f"subscriptions:{venue}:{market}"
-                    nursery.start_soon(self._settle_market, venue, market, name=name)
+            while True:
+                for venue, market in self._waiting:
+                    if market is not None and (venue, market) not in self._settling:
+                        self._settling.add((venue, market))
+                        name = f"subscriptions:{venue}:{market}"
+                        nursery.start_soon(self._settle_market, venue, market, name=name)
+                await self._news.wait()
+                self._news = trio.Event()
 
     async def _settle_market(self, venue: str, market: str) -> None:
         """Begin what waits for a market's instruments; what it does not list may be in its next list."""
         listed: InstrumentMap | None = None
         waiting = self._waiting[venue, market]
-        while waiting:
-            listed = await self._offers[venue].listed(market, other_than=listed)
+        while waiting and (offer := self._offers.get(venue)) is not None:
+            listed = await offer.listed(market, other_than=listed)
             for some in parts(list(waiting.values())):
-                self._settle((venue, market), some, listed)
+                if venue in self._offers:
+                    self._settle((venue, market), some, listed)
                 await trio.lowlevel.checkpoint()
+        self._settling.discard((venue, market))
 
     def settle_service(self, service: str, venue: str, market: str) -> None:
         """Begin what waits of one service, so that it does not get the same anew."""

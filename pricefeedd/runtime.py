@@ -28,11 +28,11 @@ from pricefeedd.demand import Demands
 from pricefeedd.events import Event, State
 from pricefeedd.explain.venue import Parts, topic_facts
 from pricefeedd.gate import Gate
-from pricefeedd.instruments import Directory
+from pricefeedd.instruments import Directory, UnknownInstrumentError
 from pricefeedd.keepers import Breakers, Keepers
 from pricefeedd.limits import Bucket
 from pricefeedd.market import Market
-from pricefeedd.on_demand import OnDemand
+from pricefeedd.on_demand import TOPICS_AT_ONCE, OnDemand
 from pricefeedd.plan import Connection, Plan
 from pricefeedd.served import ServedTopics
 from pricefeedd.session import Batch, Item, Link, Tap
@@ -161,6 +161,7 @@ class VenueRuntime:
             wants=self._wants,
         )
         self._on_demand = OnDemand(self.demands, self._served, self.markets, around.bus)
+        self._reconfigured = trio.Event()
 
     @property
     def connections(self) -> list[Connection]:
@@ -181,6 +182,7 @@ class VenueRuntime:
             nursery.start_soon(self._tick, name=f"tick:{self.name}")
             nursery.start_soon(self._begin_markets, nursery, name=f"markets:{self.name}")
             nursery.start_soon(self._on_demand.run, nursery, name=f"demands:{self.name}")
+            nursery.start_soon(self._follow, nursery, name=f"configuration:{self.name}")
 
     async def _emit(self, market: str, item: Input) -> None:
         try:
@@ -353,25 +355,54 @@ class VenueRuntime:
         """Learn a market's instruments and have what is configured begun, again and again."""
         stats = self.around.stats.market(self.name, name)
         market = self.markets[name] = Market(name, self.venue, self.config, stats)
-        configured = [s for s in self.config.subscribe if s.market == name and not s.on_demand]
-        unknown = await self._learn(market, configured, nursery)
+        unknown = await self._learn(market, nursery)
         while True:
             await trio.sleep(RELOAD_S)
             if unknown or name in self.demands.markets():
-                unknown = await self._learn(market, configured, nursery)
+                unknown = await self._learn(market, nursery)
 
-    async def _learn(self, market: Market, configured: list[SubscribeConfig], nursery: trio.Nursery) -> bool:
+    def _configured(self, market: Market) -> list[SubscribeConfig]:
+        """Return what of a market is to be served always."""
+        return [s for s in self.config.subscribe if s.market == market.name and not s.on_demand]
+
+    async def _learn(self, market: Market, nursery: trio.Nursery) -> bool:
         """Load the instruments and begin what is not yet served; return whether something stays unknown."""
         instruments = await market.load(
             self.rest, now_ns=self.around.now_ns, delayed=partial(self._on_demand.tell_waiting, market)
         )
         self.around.directory.put(instruments)
         wrong = self.demands.know(instruments)
-        wrong += self._served.begin_configured(market, configured, nursery)
-        for error in wrong:
-            log.error("unknown instrument", venue=self.name, market=market.name, reason=str(error))
+        wrong += self._served.begin_configured(market, self._configured(market), nursery)
+        self._tell_unknown(wrong)
         self._on_demand.begin_waiting(nursery)
         return bool(wrong)
+
+    def _tell_unknown(self, wrong: Iterable[UnknownInstrumentError]) -> None:
+        for error in wrong:
+            log.error("unknown instrument", venue=self.name, reason=str(error))
+
+    def reconfigure(self, config: VenueConfig) -> None:
+        """Serve what another configuration says, which differs only in that; `demands` knows it already."""
+        self.config = config
+        self._reconfigured.set()
+
+    async def _follow(self, nursery: trio.Nursery) -> None:
+        """Let go of what is configured no longer, and begin what is new; all other topics notice nothing."""
+        while True:
+            await self._reconfigured.wait()
+            self._reconfigured = trio.Event()
+            known = [market for market in self.markets.values() if market.instruments is not None]
+            gone = self._served.unfix({market: self._configured(market) for market in known})
+            for number, topic in enumerate(gone, 1):
+                if topic not in self.demands:
+                    self._served.let_go(topic, "taken from the configuration")
+                if number % TOPICS_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
+            self._served.retry_full(nursery)
+            for market in known:
+                self._tell_unknown(self._served.begin_configured(market, self._configured(market), nursery))
+                self._on_demand.begin_waiting(nursery)
+                await trio.lowlevel.checkpoint()
 
     def _link(self, market: Market, feed: Feed) -> Link:
         """Return what a new session of a feed needs."""
@@ -425,5 +456,15 @@ class VenueRuntime:
             "breakers": self._breakers.states(),
             "on_demand": {"held": self.demands.held, "leaving": self.demands.leaving},
             "budgets": {name: round(bucket.left, 1) for name, bucket in self.buckets.items()},
+            "queue": {"batches": self._send.statistics().current_buffer_used, "limit": BATCHES},
+            "clock": _seconds(self.rest.clock.bounds_ns(self.around.now_ns())),
             "connections": [connection.describe(now) for connection in self.connections],
         }
+
+
+def _seconds(bounds_ns: tuple[int, int] | None) -> dict[str, float] | None:
+    """Return by how much the venue's clock is ahead at least and at most."""
+    if bounds_ns is None:
+        return None
+    least_ns, most_ns = bounds_ns
+    return {"least_s": round(least_ns / 1e9, 3), "most_s": round(most_ns / 1e9, 3)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -76,6 +76,7 @@ class ServedTopics:
         self._wants = wants
         self._served: dict[TopicKey, Served] = {}
         self._fixed: set[TopicKey] = set()
+        self._wrong: set[TopicKey] = set()  # configured, and unknown to the venue
         self._full: dict[TopicKey, None] = {}  # without a connection that takes them
         self._needed_by: dict[TopicKey, set[TopicKey]] = {}
 
@@ -131,9 +132,12 @@ class ServedTopics:
                 except UnknownInstrumentError as e:
                     wrong.append(e)
                     out += [self.status(channel, spelling, str(e)) for channel in subscribe.channels]
+                    self._wrong.update((channel, spelling) for channel in subscribe.channels)
                     continue
                 fresh += [(channel, instrument) for instrument in found for channel in subscribe.channels]
-        self._fixed.update((channel, instrument.name) for channel, instrument in fresh)
+        begun = {(channel, instrument.name) for channel, instrument in fresh}
+        self._fixed |= begun
+        self._wrong -= begun
         if out:
             self._bus.publish(out)
         self.begin(market, fresh, nursery)
@@ -252,9 +256,32 @@ class ServedTopics:
             if line is not None and not line.carriers:
                 line.say(State.CONNECTING, reason, self._now_ns(), out)
 
+    # --- changing ---------------------------------------------------------------------------------------
+
+    def unfix(self, configured: Mapping[Market, Iterable[SubscribeConfig]]) -> list[TopicKey]:
+        """Take what is configured now as what is to be served always; return what was so before, and is not any more.
+
+        Args:
+            configured: Of each market whose instruments are known.
+        """
+        wanted: set[TopicKey] = set()
+        for market, entries in configured.items():
+            assert market.instruments is not None, "they say what is meant"
+            for entry in entries:
+                for spelling in entry.instruments:
+                    try:
+                        names = [found.name for found in meant(market.instruments, spelling)]
+                    except UnknownInstrumentError:
+                        names = [spelling]
+                    wanted.update((channel, name) for name in names for channel in entry.channels)
+        gone = [topic for topic in (*self._fixed, *self._wrong) if topic not in wanted]
+        self._fixed &= wanted
+        self._wrong &= wanted
+        return gone
+
     # --- ending ----------------------------------------------------------------------------------------
 
-    def let_go(self, topic: TopicKey) -> None:
+    def let_go(self, topic: TopicKey, reason: str = UNREAD) -> None:
         """Serve a topic no longer, unless it is configured to be served always."""
         if topic in self._fixed:
             return
@@ -265,7 +292,7 @@ class ServedTopics:
         channel, name = topic
         on_bus = self._bus.get(f"{channel}:{self._name}:{name}")
         if on_bus is not None:
-            self._bus.publish([self.status(channel, name, UNREAD)])
+            self._bus.publish([self.status(channel, name, reason)])
             on_bus.book = None
             self._bus.drop(on_bus)
 

@@ -7,9 +7,10 @@ are told goodbye, and the listeners close last.
 from __future__ import annotations
 
 import gc
+import secrets
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -20,31 +21,34 @@ from pricefeedd import __version__, notify
 from pricefeedd.accounts.keeper import Accounts
 from pricefeedd.bus import Bus
 from pricefeedd.config import Config
-from pricefeedd.demand import LINGER_S, Demands, Hold
+from pricefeedd.demand import LINGER_S, Hold
 from pricefeedd.errors import ServiceAwayError
-from pricefeedd.events import PRIVATE_CHANNELS, Origin, State, Status
 from pricefeedd.inlet import Inlet
 from pricefeedd.instruments import Directory
 from pricefeedd.lanes import SinkLanes
+from pricefeedd.leader.health import until_unhealthy
+from pricefeedd.leader.lead import Lead
 from pricefeedd.loader import Plugins
 from pricefeedd.mirror import Mirror
-from pricefeedd.offer import Offer
 from pricefeedd.registry import Registry
-from pricefeedd.runtime import Surroundings, VenueRuntime
+from pricefeedd.reload import Reloader, Reread
+from pricefeedd.roster import first_of
+from pricefeedd.runtime import VenueRuntime
 from pricefeedd.stats import Stats
 from pricefeedd.store.archive import Archive
 from pricefeedd.supervisor import supervise
-from pricefeedd.topic import Pattern
-from pricefeedd.transport import Dialer, NetworkDialer
-from pricefeedd.web.app import create_app
+from pricefeedd.term import Term, Workplace
+from pricefeedd.transport import Dialer
+from pricefeedd.web.app import WebApp, create_app
 from pricefeedd.web.listen import serve
-from pricefeedd.web.readers import Readers
 from pricefeedd.write_behind import Repository
 
 log = structlog.get_logger("pricefeedd.service")
 
 #: Everything must be over this long after SIGTERM; sinks get half of it to flush.
 SHUTDOWN_S = 10.0
+#: Where others wait to lead, sinks get so long: what may not be lost stays on disk.
+HAND_OVER_S = 0.4
 #: A venue whose loop did not turn for this long is stuck, and the systemd watchdog is not fed.
 STUCK_S = 15.0
 
@@ -60,47 +64,91 @@ class Daemon:
         now_ns: Callable[[], int] = time.time_ns,
         linger_s: float = LINGER_S,
         subscriptions: Repository | None = None,
+        reread: Reread | None = None,
     ) -> None:
         """Prepare a daemon.
 
         Args:
             linger_s: How long a topic that was subscribed on demand is served after its last reader.
             subscriptions: Where the subscriptions of services outlive us; None lets them end with the process.
+            reread: Reads the configuration again, for reloads; None where there is no file.
         """
-        self.config = config
-        self.plugins = plugins.records
         self.now_ns = now_ns
+        self.lead = Lead(config.leader.elector)
         history = config.web.history_events
-        self.bus = Mirror(history=history) if config.sources else Bus(history=history)
+        if config.sources:
+            self.bus: Bus = Mirror(history=history)
+        else:
+            epoch = None if self.lead.leads else ""
+            self.bus = Bus(epoch, history=history, lease=self.lead.lease)
         self.directory = Directory()
         self.stats = Stats(started_ns=now_ns())
-        self.runtimes: dict[str, VenueRuntime] = {}
-        self.accounts = Accounts(config.venues, plugins.venues)
-        self.sinks: dict[str, SinkLanes] = {}
-        self.inlet: Inlet | None = None
+        self._place = Workplace(
+            config=config,
+            plugins=plugins,
+            bus=self.bus,
+            directory=self.directory,
+            stats=self.stats,
+            now_ns=now_ns,
+            linger_s=linger_s,
+        )
         for name, source in config.sources.items():
             assert isinstance(self.bus, Mirror), "there is a source"
-            place = config.state_dir / "sources" / name
-            self.inlet = Inlet(self.bus, source, self.directory, state_dir=place, now_ns=now_ns)
-        self.binds: list[str] = []
-        self._demands = {
-            name: Demands(venue, self.bus, linger_s=linger_s) for name, venue in config.venues.items()
-        }
-        self._loaded = plugins
-        self._offers = {
-            name: Offer(plugins.venues[venue.plugin or name], venue, self._demands[name])
-            for name, venue in config.venues.items()
-        }
+            where = config.state_dir / "sources" / name
+            self._place.inlet = Inlet(self.bus, source, self.directory, state_dir=where, now_ns=now_ns)
         self.archive = Archive(config, self.bus, self.directory, self.runtimes, now_ns=now_ns)
         if subscriptions is None and self.archive.store is not None:
             subscriptions = self.archive.store.subscriptions
-        self.subscriptions = Registry(self._offers, self.bus, now_ns=now_ns, repository=subscriptions)
+        self._place.repository = subscriptions
+        self._term = Term(self._place)
+        self.reloader = Reloader(self._place, self._follow, reread)
+        self.binds: list[str] = []
         self._stop = trio.Event()
 
     @property
+    def config(self) -> Config:
+        """What it is to do, after the last reload."""
+        return self._place.config
+
+    @property
+    def plugins(self) -> Any:
+        """Records of the plugins that were found."""
+        return self._place.plugins.records
+
+    @property
+    def runtimes(self) -> dict[str, VenueRuntime]:
+        """The venues at work, by section."""
+        return self._place.runtimes
+
+    @property
+    def inlet(self) -> Inlet | None:
+        """What the source delivers to; None without one."""
+        return self._place.inlet
+
+    @property
+    def sinks(self) -> dict[str, SinkLanes]:
+        """The sinks at work, by section."""
+        return self._term.sinks
+
+    @property
+    def accounts(self) -> Accounts:
+        """The accounts at work."""
+        return self._term.accounts
+
+    @property
+    def subscriptions(self) -> Registry:
+        """Which services subscribed what."""
+        return self._term.subscriptions
+
+    @property
     def epoch(self) -> str:
-        """One life of all streams."""
+        """One life of all streams; "" on standby."""
         return self.bus.epoch
+
+    @property
+    def standby(self) -> str:
+        """Why nothing is served here, because another daemon leads; "" while this one does."""
+        return self.lead.standby
 
     def stop(self) -> None:
         """Begin to shut down."""
@@ -111,19 +159,19 @@ class Daemon:
 
         The topic is on the bus when this returns, and subscribed at the venue soon after.
         """
-        demands = self._demands.get(venue)
-        return None if demands is None else demands.demand(channel, instrument)
+        return self._term.demand(channel, venue, instrument)
 
     def describe(self) -> dict[str, Any]:
         """Return facts for `/status`."""
         return {
             "version": __version__,
-            "sessions": {name: runtime.describe() for name, runtime in self.runtimes.items()},
-            "accounts": self.accounts.describe(),
+            **self._term.describe(),
             "store": self.archive.describe(),
-            "sinks": {name: lanes.describe(self.now_ns()) for name, lanes in self.sinks.items()},
-            "source": None if self.inlet is None else self.inlet.describe(),
+            "leader": self.lead.describe(),
+            "reload": self.reloader.describe(),
         }
+
+    # --- life ------------------------------------------------------------------------------------------
 
     async def run(
         self,
@@ -136,124 +184,127 @@ class Daemon:
 
         Args:
             dialer: What reaches venues; the network by default.
-            signals: Stop on SIGTERM and SIGINT, and survive SIGHUP.
+            signals: Stop on SIGTERM and SIGINT, and reload on SIGHUP.
 
         Raises:
             ServiceAwayError: A listener's address is taken.
         """
         for key in unserved(self.config):
             log.warning("configured, but this version does not serve it", key=key)
-        app = create_app(self)
+        self._app = app = create_app(self)
         if isinstance(self.bus, Mirror):
-            self.bus.on_renewal = partial(self._renew, app.readers)
+            self.bus.on_renewal = partial(self._renew, app)
             self.bus.on_upstream = app.readers.tell_upstream
         async with trio.open_nursery() as serving:
             stop_web = trio.Event()
             self.binds = await serving.start(_serve, self, app, stop_web)
-            async with self.archive.running(), trio.open_nursery() as sinking:
-                for name in self.config.sinks:
-                    self._begin_sink(name, sinking)
-                sinking.start_soon(self.subscriptions.run, name="subscriptions")
-                async with trio.open_nursery() as sourcing:
-                    sourcing.start_soon(self._until_stopped, sourcing.cancel_scope, name="stop")
-                    if signals:
-                        await sourcing.start(self._signals, name="signals")
-                    sourcing.start_soon(self._watchdog, name="watchdog")
-                    sourcing.start_soon(self._source, dialer, name="venues")
-                    if self.inlet is not None:
-                        sourcing.start_soon(self._run_source, self.inlet, name=f"source:{self.inlet.section}")
-                    # What is there now stays. Of what comes little is ever in a cycle: to look for it as often as
-                    # Python does by default costs a reader that connects a sixth more.
-                    gc.collect()
-                    gc.freeze()
-                    gc.set_threshold(100_000, 50, 1_000)
-                    task_status.started(self.binds)
-                    notify.ready(f"serving on {', '.join(self.binds)}")
-                    log.info("serving", binds=self.binds, version=__version__, epoch=self.epoch)
-                notify.stopping()
-                log.info("stopping")
-                self.subscriptions.close()
-                for lanes in self.sinks.values():
-                    lanes.end()
-                sinking.cancel_scope.deadline = trio.current_time() + SHUTDOWN_S / 2
+            async with self.archive.running(), trio.open_nursery() as minding:
+                if signals:
+                    await minding.start(self._signals, name="signals")
+                minding.start_soon(self._watchdog, name="watchdog")
+                minding.start_soon(self._announce, task_status, name="announce")
+                await self._work(dialer)
+                minding.cancel_scope.cancel()
             stop_web.set()
         log.info("stopped")
 
-    async def _source(self, dialer: Dialer | None) -> None:
-        """Run all venues."""
-        async with NetworkDialer(now_ns=self.now_ns) as network:
-            around = Surroundings(
-                bus=self.bus,
-                directory=self.directory,
-                stats=self.stats,
-                dialer=dialer or network,
-                now_ns=self.now_ns,
-                state_dir=self.config.state_dir,
-            )
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.accounts.run, around, name="accounts")
-                for name in self.config.venues:
-                    run = partial(self._run_venue, name, around)
-                    crashed = partial(self._venue_crashed, name)
-                    keep = partial(supervise, run, what="venue", name=name, crashed=crashed)
-                    nursery.start_soon(keep, name=f"venue:{name}")
+    async def _announce(self, task_status: trio.TaskStatus[list[str]]) -> None:
+        """Say that we serve, once venues are begun, or we wait to lead."""
+        if self.lead.elector == "none":
+            await self._term.working.wait()
+        # What is there now stays. Of what comes little is ever in a cycle: to look for it as often as
+        # Python does by default costs a reader that connects a sixth more.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 50, 1_000)
+        task_status.started(self.binds)
+        notify.ready(f"serving on {', '.join(self.binds)}")
+        log.info("serving", binds=self.binds, version=__version__, epoch=self.epoch, standby=self.standby)
 
-    async def _run_source(self, inlet: Inlet) -> None:
-        """Run the source, begun anew whenever it crashes or ends."""
-        config = self.config.sources[inlet.section]
-        source = self._loaded.sources[config.plugin]
-        run = partial(source.run, config.settings, inlet)
-        crashed = partial(_source_crashed, inlet)
-        await supervise(run, what="source", name=inlet.section, crashed=crashed)
-        inlet.lost("the source has ended")
+    async def _work(self, dialer: Dialer | None) -> None:
+        """Let term follow term until we are told to stop."""
+        if self.lead.elector == "none":
+            await self._serve_term(dialer)
+            return
+        elector = self._place.plugins.electors[self.lead.elector]
+        while not self._stop.is_set():
+            unhealthy = False
+            async with trio.open_nursery() as standing:
+                standing.start_soon(self._elect, elector.run, name=f"elector:{elector.name}")
+                await first_of(self.lead.won, self._stop.wait)
+                if not self._stop.is_set():
+                    unhealthy = await self._serve_term(dialer)
+                # Nothing is published any more: now another may lead.
+                standing.cancel_scope.cancel()
+            self.lead.lost("it was given up")
+            if unhealthy:
+                rest_s = self.config.leader.rest_s
+                log.warning("lead given up: all venues were unhealthy", rest_s=rest_s)
+                with trio.move_on_after(rest_s):
+                    await self._stop.wait()
 
-    def _renew(self, readers: Readers) -> None:
-        """Let everybody begin anew in another epoch."""
-        for lanes in self.sinks.values():
-            lanes.renew()
-        readers.renew()
-
-    async def _run_venue(self, name: str, around: Surroundings) -> None:
-        config = self.config.venues[name]
-        runtime = VenueRuntime(
-            self._loaded.venues[config.plugin or name], config, around, self._demands[name]
+    async def _elect(self, run: Callable[..., Awaitable[None]]) -> None:
+        """Run the elector, begun anew whenever it crashes: then we do not lead."""
+        await supervise(
+            partial(run, self.config.leader.settings, self.lead),
+            what="elector",
+            name=self.lead.elector,
+            crashed=lambda reason: self.lead.lost(f"the elector crashed: {reason}"),
         )
-        self.runtimes[name] = runtime
-        self._offers[name].venue = runtime.venue
-        await runtime.run()
+        self.lead.lost("the elector has ended")
 
-    def _venue_crashed(self, name: str, reason: str) -> None:
-        """Let nobody believe what the venue served until it runs again, nor the watchdog wait for it."""
-        self.runtimes.pop(name, None)
-        down = []
-        for topic in self.bus:
-            if topic.venue == name and topic.channel not in PRIVATE_CHANNELS:
-                topic.book = None
-                down.append(
-                    Status(
-                        venue=name,
-                        instrument=topic.instrument,
-                        received_ns=self.now_ns(),
-                        origin=Origin.DERIVED,
-                        topic_channel=topic.channel,
-                        state=State.DOWN,
-                        reason=f"the venue's plugin crashed: {reason}",
-                    )
-                )
-        self.bus.publish(down)
+    async def _serve_term(self, dialer: Dialer | None) -> bool:
+        """Lead for one term; return whether it ended because nothing was healthy."""
+        shared = self.lead.elector != "none"
+        unhealthy = False
+        if shared:
+            self.bus.begin(f"{self.lead.fence}-{secrets.token_hex(4)}")
+            self._term = Term(self._place)
+        term = self._term
+        async with trio.open_nursery() as nursery:
 
-    def _begin_sink(self, name: str, nursery: trio.Nursery) -> None:
-        config = self.config.sinks[name]
-        for pattern in map(Pattern, config.topics):
-            if pattern.exact:  # a sink that names a topic reads it for as long as it runs
-                self.demand(pattern.channel, pattern.venue, pattern.instrument)
-        sink = self._loaded.sinks[config.plugin or name]
-        lanes = self.sinks[name] = SinkLanes(self.bus, sink, self.config, config)
-        nursery.start_soon(lanes.run, name=f"sink:{name}")
+            async def stopped() -> None:
+                await self._stop.wait()
+                notify.stopping()
+                log.info("stopping")
+                term.end(flush_s=HAND_OVER_S if shared else SHUTDOWN_S / 2)
 
-    async def _until_stopped(self, scope: trio.CancelScope) -> None:
-        await self._stop.wait()
-        scope.cancel()
+            async def lost() -> None:
+                await self.lead.over()
+                nursery.cancel_scope.cancel()
+
+            async def sick() -> None:
+                nonlocal unhealthy
+                await until_unhealthy(self.stats, self.now_ns, lambda: self.config.leader.unhealthy_after_s)
+                unhealthy = True
+                term.end(flush_s=HAND_OVER_S)
+
+            nursery.start_soon(stopped, name="stop")
+            if shared:
+                nursery.start_soon(lost, name="lead")
+                nursery.start_soon(sick, name="health")
+                nursery.start_soon(self.archive.restore, name="restore")
+            await term.run(dialer)
+            nursery.cancel_scope.cancel()
+        if shared and not self._stop.is_set():
+            # What readers had is not ours to continue: the next leader numbers anew.
+            self._app.readers.renew("this daemon leads no longer; another one serves", 1_000)
+            self.bus.begin("")
+            self._term = Term(self._place)
+        return unhealthy
+
+    def _renew(self, app: WebApp) -> None:
+        """Let everybody begin anew in another epoch of the upstream."""
+        self._term.renew()
+        app.readers.renew("the upstream began anew; numbers start again")
+
+    async def _follow(self, delta: Any) -> None:
+        """Do what a reload asks for."""
+        if self._term.working.is_set():
+            await self._term.follow(delta)
+        else:
+            self._term = Term(self._place)  # nothing is at work: the next begins so
+        self._app.readers.reconfigured()
 
     async def _signals(self, *, task_status: trio.TaskStatus[None]) -> None:
         wanted = [signal.SIGTERM, signal.SIGINT]
@@ -262,12 +313,13 @@ class Daemon:
             wanted.append(hangup)
         with trio.open_signal_receiver(*wanted) as received:
             task_status.started()
-            async for number in received:
-                if number == hangup:
-                    log.warning("SIGHUP changes nothing while running; restart to apply a new configuration")
-                    continue
-                log.info("signal", signal=signal.Signals(number).name)
-                self.stop()
+            async with trio.open_nursery() as reloading:
+                async for number in received:
+                    if number == hangup:
+                        reloading.start_soon(self.reloader.on_signal, name="reload")
+                    else:
+                        log.info("signal", signal=signal.Signals(number).name)
+                        self.stop()
 
     async def _watchdog(self) -> None:
         """Feed systemd's watchdog while every venue's loop turns."""
@@ -284,12 +336,8 @@ class Daemon:
             await trio.sleep(interval_s)
 
 
-def _source_crashed(inlet: Inlet, reason: str) -> None:
-    inlet.lost(f"the source's plugin crashed: {reason}")
-
-
 async def _serve(
-    daemon: Daemon, app: Any, stop: trio.Event, *, task_status: trio.TaskStatus[list[str]]
+    daemon: Daemon, app: WebApp, stop: trio.Event, *, task_status: trio.TaskStatus[list[str]]
 ) -> None:
     web = daemon.config.web
     try:
@@ -298,7 +346,7 @@ async def _serve(
             listen=web.listen,
             admin_listen=web.admin_listen,
             tls=web.tls,
-            max_clients=web.max_clients,
+            max_clients=lambda: daemon.config.web.max_clients,
             compression=web.compression,
             shutdown=stop.wait,
             task_status=task_status,

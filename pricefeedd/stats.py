@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from typing import Protocol
 
 import attrs
 
@@ -79,6 +80,7 @@ class MarketStats:
         recovered: Events filled in from REST.
         lost: Events that stay lost, as far as they can be counted.
         resyncs: Books thrown away and made again.
+        blocked: Reads that had to wait because too many waited for the gate.
         backfills: REST requests that filled candles or trades.
         idle_ns: When nothing was asked of the venue last, because it is served on demand and nobody read;
             None for never.
@@ -108,6 +110,7 @@ class MarketStats:
     recovered: int = 0
     lost: int = 0
     resyncs: int = 0
+    blocked: int = 0
     backfills: int = 0
     idle_ns: int | None = None
     last_message_ns: int | None = None
@@ -190,6 +193,15 @@ class MarketStats:
         self.last_error_ns = now_ns
 
 
+class Lagging(Protocol):
+    """A reader that does not keep up."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that wait for it."""
+        ...
+
+
 @attrs.define(kw_only=True)
 class ReaderStats:
     """Counts of all WebSocket readers together.
@@ -202,6 +214,8 @@ class ReaderStats:
         bytes: Bytes handed to sockets.
         conflated: Messages replaced by newer ones because their reader lagged.
         lost: Events dropped because their reader lagged.
+        lagging: The readers that do not keep up now.
+        delay: Of those: from our receipt to the socket, of the oldest message each time that there was room.
     """
 
     connected: int = 0
@@ -211,6 +225,8 @@ class ReaderStats:
     bytes: int = 0
     conflated: int = 0
     lost: int = 0
+    lagging: set[Lagging] = attrs.field(factory=set)
+    delay: Histogram = attrs.field(factory=Histogram)
 
 
 class Stats:
@@ -218,11 +234,13 @@ class Stats:
 
     Attributes:
         changes: Counts up with each market that is new, or dropped.
+        loop_lag: How late the event loop woke who asked for it: what any task holds up, all others wait for.
     """
 
     def __init__(self, *, started_ns: int) -> None:
         self.started_ns = started_ns
         self.readers = ReaderStats()
+        self.loop_lag = Histogram(PROCESSING_BUCKETS_S)
         self._markets: dict[tuple[str, str], MarketStats] = {}
         self.changes = 0
 

@@ -60,6 +60,7 @@ LAYERS = {
         ),
         *("notify", "logs", "store", "spool", "leader"),
         *("accounts", "kept", "inlet", "mirror", "mirrored", "registry", "offer", "restored", "write_behind"),
+        *("roster", "term", "reload"),
     ),
     5: ("web",),
     6: ("service", "cli", "client", "inprocess", "demo"),

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import trio
-
 from pricefeedd.accounts.plan import account_of
 from pricefeedd.accounts.runtime import AccountRuntime
 from pricefeedd.bus import Bus
@@ -23,24 +21,15 @@ class Accounts:
 
     Attributes:
         running: Those at work, by venue section and name.
+        configs: The venues' sections; a reload replaces them.
+        venues: As plugins declare them, by the plugins' names.
     """
 
     def __init__(self, configs: Mapping[str, VenueConfig], venues: Mapping[str, Venue]) -> None:
-        """Prepare to run accounts.
-
-        Args:
-            venues: As plugins declare them, by the plugins' names.
-        """
+        """Prepare to run accounts."""
         self.running: dict[tuple[str, str], AccountRuntime] = {}
-        self._configs = configs
-        self._venues = venues
-
-    async def run(self, around: Surroundings) -> None:
-        """Run all of them until cancelled."""
-        async with trio.open_nursery() as nursery:
-            for section, config in self._configs.items():
-                for name in config.accounts:
-                    nursery.start_soon(self.run_one, section, name, around, name=f"account:{section}:{name}")
+        self.configs = configs
+        self.venues = venues
 
     async def run_one(self, section: str, name: str, around: Surroundings) -> None:
         """Run one of them until cancelled."""
@@ -52,8 +41,8 @@ class Accounts:
         )
 
     async def _run(self, section: str, name: str, around: Surroundings) -> None:
-        config = self._configs[section]
-        venue = self._venues[config.plugin or section]
+        config = self.configs[section]
+        venue = self.venues[config.plugin or section]
         runtime = AccountRuntime(venue, config, name, config.accounts[name], around)
         self.running[section, name] = runtime
         try:
@@ -62,7 +51,7 @@ class Accounts:
             self.running.pop((section, name), None)
 
     def _crashed(self, section: str, name: str, around: Surroundings, reason: str) -> None:
-        account = account_of(name, self._configs[section].accounts[name])
+        account = account_of(name, self.configs[section].accounts[name])
         say_down(
             around.bus,
             section,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -64,8 +65,13 @@ def run(path: Path | None, listen: str | None, log_level: str | None) -> None:
     config, _ = read_config(path, plugins)
     configure(config.logging.level, config.logging.format)
 
+    def reread() -> tuple[Config, Plugins]:
+        importlib.invalidate_caches()  # a plugin may have been installed since
+        found = load_plugins()
+        return read_config(path, found)[0], found
+
     async def serve() -> None:
-        await Daemon(config, plugins).run(signals=True)
+        await Daemon(config, plugins, reread=reread).run(signals=True)
 
     trio.run(serve)
 

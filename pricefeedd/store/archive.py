@@ -68,15 +68,16 @@ class Archive:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.store.run)
             async with trio.open_nursery() as restoring:
-                restoring.start_soon(self._restore, name="store:restore")
+                restoring.start_soon(self.restore, name="store:restore")
                 yield
                 restoring.cancel_scope.cancel()
             self.store.end()
             nursery.cancel_scope.deadline = trio.current_time() + LAST_WRITES_S
 
-    async def _restore(self) -> None:
-        """Learn what accounts had before we began."""
-        assert self.store is not None, "it is begun only then"
+    async def restore(self) -> None:
+        """Learn what accounts had before we began, or while another daemon led; nothing without a store."""
+        if self.store is None:
+            return
         from pricefeedd.store import reading
 
         for entry in await self.store.read_when_up(reading.latest_balances):

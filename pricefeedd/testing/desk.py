@@ -153,7 +153,8 @@ async def desk(
                 made.read(name)
             if config.subscribe:
                 nursery.start_soon(VenueRuntime(venue, config, around).run, name=f"venue:{venue.name}")
-            nursery.start_soon(keeper.run, around, name="accounts")
+            for name in accounts:
+                nursery.start_soon(keeper.run_one, venue.name, name, around, name=f"account:{name}")
             yield made
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:

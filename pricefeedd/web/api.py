@@ -1,11 +1,10 @@
-"""HTTP: health, readiness, status, feeds, metrics and the status page."""
+"""HTTP: health, readiness, status, feeds and metrics."""
 
 from __future__ import annotations
 
 import resource
 import sys
 from collections.abc import Collection, Iterator
-from itertools import islice
 from typing import Any
 
 import attrs
@@ -13,9 +12,8 @@ from quart import Quart, Response, request
 
 from pricefeedd import __version__, wire
 from pricefeedd.bus import Bus
-from pricefeedd.events import PRIVATE_CHANNELS, Candle, Event, Price, Quote, State, Ticker, Trade
+from pricefeedd.events import PRIVATE_CHANNELS, State
 from pricefeedd.topic import Topic
-from pricefeedd.web import page
 from pricefeedd.web.daemon import Daemon
 from pricefeedd.web.fields import Text, given
 from pricefeedd.web.health import Readiness, iso, readiness, source_readiness
@@ -31,19 +29,6 @@ class FeedsQuery(Query):
     channel: str | None = given(Text(), "One channel.", default=None, example="trade")
     venue: str | None = given(Text(), "One venue.", default=None, example="binance")
     instrument: str | None = given(Text(), "One instrument, by our name.", default=None, example="BTC-USDT")
-
-
-def summary(event: Event | None) -> str:
-    """Return the one value of an event that tells most, for people."""
-    if isinstance(event, Trade | Price):
-        return event.price
-    if isinstance(event, Quote):
-        return f"{event.bid_price or '-'} / {event.ask_price or '-'}"
-    if isinstance(event, Candle):
-        return event.close
-    if isinstance(event, Ticker):
-        return event.last or event.mark_price or ""
-    return ""
 
 
 def shown(bus: Bus, scopes: Collection[str]) -> Iterator[Topic]:
@@ -87,7 +72,6 @@ class Api:
 
     def add_routes(self, app: Quart) -> None:
         """Add all paths to the app."""
-        app.add_url_rule("/", "page", self.page)
         app.add_url_rule("/health", "health", self.health)
         app.add_url_rule("/ready", "ready", self.ready)
         app.add_url_rule("/status", "status", self.status)
@@ -106,12 +90,11 @@ class Api:
         source = facts.get("source")
         if source is not None:
             return source_readiness(source, now_ns=now_ns, started_ns=stats.started_ns)
-        standby = facts.get("leader") is False
         return readiness(
             stats,
             now_ns=now_ns,
             started_ns=stats.started_ns,
-            standby=standby,
+            standby=self._daemon.standby,
             on_request=self._daemon.subscriptions.alone,
         )
 
@@ -187,25 +170,6 @@ class Api:
         """Expose the counts to Prometheus, as OpenMetrics where it asks for that."""
         body, content_type = self._metrics.render(request.headers.get("Accept", ""))
         return Response(body, content_type=content_type)
-
-    async def page(self) -> Response:
-        """Show all this to people."""
-        daemon = self._daemon
-        bus, now_ns = daemon.bus, daemon.now_ns()
-        rows = [
-            page.FeedRow(
-                topic=topic.name,
-                state=bus.state(topic),
-                value=summary(None if topic.last is None else topic.last.event),
-                age_s=_age_s(topic, now_ns),
-                readers=topic.reader_count,
-            )
-            for topic in islice(shown(bus, own_scopes(daemon)), page.MOST_ROWS)
-        ]
-        connected = daemon.stats.readers.connected
-        text = page.render(self._readiness(), rows, total=len(bus), readers=connected)
-        headers = {"Content-Security-Policy": page.CONTENT_SECURITY_POLICY}
-        return Response(text, headers=headers, content_type="text/html; charset=utf-8")
 
 
 def _details(daemon: Daemon, venue: str, market: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIWebsocketConnection
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
+from pricefeedd.web import page
 from pricefeedd.web.api import Api
 from pricefeedd.web.authority import ChangeRefusedError
 from pricefeedd.web.balances import Balances
@@ -29,6 +30,7 @@ from pricefeedd.web.log import LEVEL_PATH, Log
 from pricefeedd.web.log import PATH as LOG_PATH
 from pricefeedd.web.readers import Readers
 from pricefeedd.web.reading import Reading
+from pricefeedd.web.reload import Reload
 from pricefeedd.web.socket import Socket
 from pricefeedd.web.sse import Streams
 from pricefeedd.web.stream import Native
@@ -38,11 +40,14 @@ from pricefeedd.web.topics import Resolver
 
 log = logging.getLogger(__name__)
 
-#: Open to anybody, for probes.
-_OPEN_PATHS = ("/health", "/ready")
+#: Open to anybody: for probes, and the status page, which holds nothing before it reads the others.
+_OPEN_PATHS = ("/", "/health", "/ready")
 
 #: A key for these must have the scope `admin`, where keys are needed at all.
 _ADMIN_PATHS = ("/metrics", "/status", LOG_PATH, LEVEL_PATH)
+
+#: What is answered on standby as well: all else of the API is the leader's.
+_STANDBY_PATHS = ("/api/v1/explain", "/api/v1/gaps", "/api/v1/log", "/api/v1/reload")
 
 #: With `admin_listen` these are served only there.
 _ADMIN_LISTENER_PATHS = ("/metrics", "/api")
@@ -101,17 +106,22 @@ def create_app(daemon: Daemon, limits: Limits | None = None) -> WebApp:
             return
         await serve_connection(daemon, app.readers, dialect, socket)
 
+    async def read_root(socket: Socket) -> None:
+        await read_topics(dialects[daemon.config.web.root_dialect], socket)
+
     app.websockets = {
-        "/": partial(read_topics, dialects[daemon.config.web.root_dialect]),
+        "/": read_root,
         "/ws": partial(read_topics, dialects["native"]),
         "/ws/pyth": partial(read_topics, dialects["pyth"]),
         "/ws/ohlcv": partial(read_topics, dialects["ohlcv"]),
     }
+    page.Page().add_routes(app)
     Api(daemon).add_routes(app)
     Reading(daemon, resolver, limits).add_routes(app)
     Past(daemon, resolver).add_routes(app)
     Balances(daemon).add_routes(app)
     Subscriptions(daemon, limits).add_routes(app)
+    Reload(daemon).add_routes(app)
     Streams(daemon, app.readers, resolver).add_routes(app)
     Log(daemon).add_routes(app)
     Docs(daemon).add_routes(app)
@@ -139,8 +149,16 @@ def _guard(app: WebApp, daemon: Daemon) -> None:
             and request.path.startswith(_ADMIN_LISTENER_PATHS)
         ):
             return respond({"error": "served on the admin listener only", "code": "NOT_FOUND"}, 404)
-        if request.path in _OPEN_PATHS:
+        if request.path in _OPEN_PATHS or request.path.startswith(page.STATIC):
             return None
+        if (
+            daemon.standby
+            and request.path.startswith("/api/")
+            and not request.path.startswith(_STANDBY_PATHS)
+        ):
+            waiting = respond({"error": daemon.standby, "code": "STANDBY"}, 503)
+            waiting.headers["Retry-After"] = "1"
+            return waiting
         if request.method not in ("GET", "HEAD", "OPTIONS"):
             return None  # who may change something is asked there: see `authority`
         subscriptions = request.path.startswith(SUBSCRIPTIONS_PATH)
@@ -162,7 +180,7 @@ def _guard(app: WebApp, daemon: Daemon) -> None:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers.add("Vary", "Origin")
         response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Cache-Control"] = "no-store"
+        response.headers.setdefault("Cache-Control", "no-store")
         return response
 
 

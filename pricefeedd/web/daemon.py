@@ -10,6 +10,7 @@ import attrs
 from pricefeedd.bus import Bus
 from pricefeedd.instruments import Directory
 from pricefeedd.registry import Registry
+from pricefeedd.reload import Reloader
 from pricefeedd.stats import Stats
 from pricefeedd.store.archive import Archive
 
@@ -84,6 +85,8 @@ class Daemon(Protocol):
         subscriptions: Which services subscribed what.
         archive: What is known of the past.
         epoch: One life of all streams.
+        standby: Why nothing is served here, because another daemon leads; "" while this one does.
+        reloader: Reads the configuration again.
         now_ns: The wall clock.
         describe: Returns facts for `/status` that only the daemon knows, such as the venues' connections.
         demand: Has a topic brought that is brought only on demand.
@@ -105,6 +108,10 @@ class Daemon(Protocol):
     def plugins(self) -> Iterable[Any]: ...
     @property
     def epoch(self) -> str: ...
+    @property
+    def standby(self) -> str: ...
+    @property
+    def reloader(self) -> Reloader: ...
     @property
     def now_ns(self) -> Callable[[], int]: ...
 

@@ -165,6 +165,7 @@ async def serve_connection(daemon: Daemon, readers: Readers, dialect: Dialect, s
         form=deflate.deflated(terms.form) if _compresses(socket) else terms.form,
         batch_s=terms.batch_s,
         scopes=scopes(web.keys, given),
+        key=given,
     )
     try:
         refused = refused or readers.admit(reader)

@@ -42,7 +42,7 @@ def readiness(
     *,
     now_ns: int,
     started_ns: int,
-    standby: bool = False,
+    standby: str = "",
     on_request: bool = False,
 ) -> Readiness:
     """Return whether we are ready.
@@ -78,7 +78,7 @@ def readiness(
         }
     reasons = []
     if standby:
-        reasons.append("standby: another instance leads")
+        reasons.append(standby)
     waiting = on_request and not venues
     if not venues and not waiting:
         reasons.append("no venue is being served")

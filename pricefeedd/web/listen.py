@@ -152,7 +152,7 @@ async def serve(
     listen: Sequence[str],
     admin_listen: Sequence[str] = (),
     tls: Tls | None = None,
-    max_clients: int = 10_000,
+    max_clients: Callable[[], int] = lambda: 10_000,
     compression: bool = False,
     grace_s: float = 5.0,
     shutdown: Callable[[], Awaitable[object]],
@@ -166,7 +166,7 @@ async def serve(
         listen: Where to listen: `host:port`, `unix:/path` or `fd://N`.
         admin_listen: Likewise, for connections that may use what is kept from the others.
         tls: Certificate and key for the TCP listeners; unix sockets stay plain.
-        max_clients: Bounds the connections, with some more for scrapes and probes.
+        max_clients: Bounds the connections, with some more for scrapes and probes; asked for each.
         compression: Agree on permessage-deflate with clients that offer it.
 
     Raises:
@@ -200,7 +200,7 @@ async def serve(
                     message_bytes=limits.message_bytes,
                     compression=compression,
                 )
-                server = _Server(app, connections, max_clients + _OTHER_CONNECTIONS)
+                server = _Server(app, connections, max_clients)
                 await server.run(sockets, grace_s, shutdown, partial(task_status.started, names))
             housekeeping.cancel_scope.cancel()
     finally:
@@ -229,7 +229,7 @@ def _close(sock: socket.socket) -> None:
 class _Server:
     """Our listeners and their connections."""
 
-    def __init__(self, app: App, connections: Any, most: int) -> None:
+    def __init__(self, app: App, connections: Any, most: Callable[[], int]) -> None:
         self._app = app
         self._connections = connections
         self._most = most
@@ -263,7 +263,7 @@ class _Server:
             self._app.readers.close_all(Goodbye(SHUTDOWN, "pricefeedd is stopping", 1_000))
 
     async def _serve(self, stream: trio.SocketStream, *, admin: bool) -> None:
-        if self._open >= self._most:
+        if self._open >= self._most() + _OTHER_CONNECTIONS:
             with suppress(OSError):
                 os.write(stream.socket.fileno(), _BUSY)
             await stream.aclose()

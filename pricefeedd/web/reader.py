@@ -59,6 +59,7 @@ class Reader:
         render: Makes frames of messages where one form does not fit all topics; it may unsubscribe some. None for
             nearly all readers.
         scopes: What its key may do.
+        key: The key, to be looked at again when keys change; None without one.
         patterns: What it subscribed.
         goodbye: Why it is being closed; None while it is not.
     """
@@ -73,6 +74,7 @@ class Reader:
         form: wire.Form = wire.NATIVE,
         batch_s: float = 0.0,
         scopes: frozenset[str] = frozenset(),
+        key: str | None = None,
     ) -> None:
         """Make a reader that subscribed nothing.
 
@@ -81,11 +83,13 @@ class Reader:
             form: How its messages look.
             batch_s: Data is collected for so long, and sent as one JSON array.
             scopes: What its key may do.
+            key: The key; None without one.
         """
         self.session = secrets.token_hex(8)
         self.form = form
         self.render: Callable[[Sequence[Message | Notice]], list[bytes]] | None = None
         self.scopes = scopes
+        self.key = key
         self.patterns: dict[str, Pattern] = {}
         self.goodbye: Goodbye | None = None
         self.reading = trio.CancelScope()
@@ -115,6 +119,11 @@ class Reader:
         self.mailbox.rest = self._rest
         if isinstance(writer, Writer):
             writer.on_detour = self._divert
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of data and replies that wait for it."""
+        return self.mailbox.waiting_bytes + self._writer.waiting_bytes
 
     # --- sending --------------------------------------------------------------------------------------
 
@@ -201,6 +210,7 @@ class Reader:
     def _lag(self) -> None:
         if not self._draining:
             self._draining = True
+            self._counts.lagging.add(self)
             self._drains = trio.CancelScope()
             self._divert()
             self.mailbox.lag()
@@ -214,6 +224,7 @@ class Reader:
                 while self._draining:
                     await self._writer.drain()
                     self._draining = not self._refill()
+            self._counts.lagging.discard(self)
         except trio.TooSlowError:
             self.close(Goodbye(TOO_SLOW, f"nothing was read for {self._limits.stall_s:g} s", 1_000))
         except GONE:
@@ -224,7 +235,9 @@ class Reader:
         if self.goodbye is not None:
             return True
         self.note_losses()
-        frames = self._frames(self._seen(self.mailbox.take()))
+        waited = self.mailbox.take()
+        self._note_delay(waited)
+        frames = self._frames(self._seen(waited))
         while True:
             frames += self._frames(self._introductions())
             if frames and not self._writer.push(frames):
@@ -234,6 +247,12 @@ class Reader:
                 self.mailbox.lagging = self._writer.waiting
                 return not self._writer.waiting
             frames = []
+
+    def _note_delay(self, waited: Sequence[Message | Notice]) -> None:
+        """Count how long the oldest message waited."""
+        oldest = next((m for m in waited if isinstance(m, Message)), None)
+        if oldest is not None:
+            self._counts.delay.observe_ns(max(self._daemon.now_ns() - oldest.event.received_ns, 0))
 
     def _introductions(self) -> list[Message | Notice]:
         """Return the present state of some of the topics not yet seen; from here on their messages pass."""
@@ -390,6 +409,7 @@ class Reader:
     def leave(self) -> None:
         """Let go of all topics and of what waits."""
         self.note_losses()
+        self._counts.lagging.discard(self)
         self._bus.leave(self.mailbox)
         self._divert()
         for hold in self._holds.values():

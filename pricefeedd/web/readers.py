@@ -5,7 +5,8 @@ from __future__ import annotations
 import trio
 
 from pricefeedd.web.daemon import Daemon, Limits
-from pricefeedd.web.goodbye import LIMIT, STATE_LOST, Goodbye
+from pricefeedd.web.goodbye import LIMIT, STATE_LOST, UNAUTHORISED, Goodbye
+from pricefeedd.web.keys import READ, denial, scopes
 from pricefeedd.web.reader import Reader
 
 
@@ -22,7 +23,6 @@ class Readers:
         self.limits = limits
         self._daemon = daemon
         self._counts = daemon.stats.readers
-        self._heartbeat_s = daemon.config.web.heartbeat_s
         self._due: dict[Reader, float] = {}
         self._silent: dict[Reader, float] = {}
         self._stopping: Goodbye | None = None
@@ -37,6 +37,8 @@ class Readers:
         """
         if self._stopping is not None:
             return self._stopping
+        if standby := self._daemon.standby:
+            return Goodbye(STATE_LOST, standby, 1_000)
         upstream = self._daemon.bus.upstream
         if upstream is not None and not upstream.open:
             return Goodbye(STATE_LOST, "this relay does not know yet what its upstream served", 1_000)
@@ -47,7 +49,7 @@ class Readers:
                 return Goodbye(LIMIT, "as many clients as max_clients are connected", 30_000)
             oldest.close(Goodbye(LIMIT, "asked for nothing, and others wait", 30_000))
             self.discard(oldest)
-        self._due[reader] = now + self._heartbeat_s
+        self._due[reader] = now + self._daemon.config.web.heartbeat_s
         self._silent[reader] = now
         self._counts.connected = len(self._due)
         self._counts.accepted += 1
@@ -66,7 +68,8 @@ class Readers:
     async def beat(self) -> None:
         """Send each reader its heartbeats; runs until cancelled."""
         while True:
-            await trio.sleep(min(0.25, self._heartbeat_s / 4))
+            heartbeat_s = self._daemon.config.web.heartbeat_s
+            await trio.sleep(min(0.25, heartbeat_s / 4))
             now = trio.current_time()
             done = 0
             while self._due:
@@ -74,7 +77,7 @@ class Readers:
                 if due > now:
                     break
                 del self._due[reader]
-                self._due[reader] = now + self._heartbeat_s
+                self._due[reader] = now + heartbeat_s
                 reader.heartbeat()
                 done += 1
                 if done % 20 == 0:  # after a mass reconnect all are due at once: let data in between
@@ -89,10 +92,20 @@ class Readers:
         for reader in list(self._due):
             reader.tell_upstream()
 
-    def renew(self) -> None:
+    def renew(self, reason: str, retry_after_ms: int = 0) -> None:
         """Let all readers connect anew: the topics that they read are gone."""
         for reader in list(self._due):
-            reader.close(Goodbye(STATE_LOST, "the upstream began anew; numbers start again", 0))
+            reader.close(Goodbye(STATE_LOST, reason, retry_after_ms))
+
+    def reconfigured(self) -> None:
+        """Close those who may not read any more, or may read other things than before."""
+        web = self._daemon.config.web
+        for reader in list(self._due):
+            denied = denial(web.keys, reader.key, scope=READ, public=web.public_read)
+            if denied is None and scopes(web.keys, reader.key) != reader.scopes:
+                denied = "the scopes of this key changed; connect again"
+            if denied is not None:
+                reader.close(Goodbye(UNAUTHORISED, denied))
 
     def close_all(self, goodbye: Goodbye) -> None:
         """End all connections with these words, and take in no more."""

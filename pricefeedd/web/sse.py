@@ -22,7 +22,7 @@ from pricefeedd.web.daemon import Daemon
 from pricefeedd.web.fields import Flag, about, given
 from pricefeedd.web.goodbye import TOO_SLOW
 from pricefeedd.web.http import asked, own_scopes, respond
-from pricefeedd.web.keys import origin_allowed
+from pricefeedd.web.keys import origin_allowed, presented
 from pricefeedd.web.reader import Reader
 from pricefeedd.web.readers import Readers
 from pricefeedd.web.reading import LatestQuery, meanings, named, none_good
@@ -157,6 +157,7 @@ class EventBody(ResponseBody):
         query: StreamQuery,
         *,
         scopes: frozenset[str],
+        key: str | None,
         stall_s: float | None,
     ) -> None:
         self._daemon = daemon
@@ -164,6 +165,7 @@ class EventBody(ResponseBody):
         self._meant = meant
         self._query = query
         self._scopes = scopes
+        self._key = key
         self._writer = EventWriter(stall_s=stall_s)
         self._nursery_manager = trio.open_nursery()
         self._handed_at = trio.current_time()
@@ -173,7 +175,13 @@ class EventBody(ResponseBody):
         nursery = await self._nursery_manager.__aenter__()
         self._nursery = nursery
         self._reader = reader = Reader(
-            self._daemon, self._readers.limits, self._writer, nursery, form=EVENTS, scopes=self._scopes
+            self._daemon,
+            self._readers.limits,
+            self._writer,
+            nursery,
+            form=EVENTS,
+            scopes=self._scopes,
+            key=self._key,
         )
         refused = self._readers.admit(reader)
         if refused is not None:
@@ -274,8 +282,9 @@ class Streams:
         if request.method == "HEAD":
             return Response(b"", headers=headers, content_type=content_type)
         state: dict[str, Any] = request.scope.get("state", {})
+        key = presented(request.headers, request.args)
         stall_s = None if isinstance(state.get(WRITER), Writer) else self._readers.limits.stall_s
-        body = EventBody(self._daemon, self._readers, meant, query, scopes=scopes, stall_s=stall_s)
+        body = EventBody(self._daemon, self._readers, meant, query, scopes=scopes, key=key, stall_s=stall_s)
         response = Response(body, headers=headers, content_type=content_type)
         response.timeout = None
         return response

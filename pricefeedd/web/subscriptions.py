@@ -13,7 +13,7 @@ import trio
 from quart import Quart, Response
 
 from pricefeedd.offer import CHANNEL_TYPES, SubscriptionRefusedError, Wish
-from pricefeedd.registry import not_found
+from pricefeedd.registry import Registry, not_found
 from pricefeedd.store.records import SubscriptionRecord
 from pricefeedd.web.authority import check_may_change, not_ours
 from pricefeedd.web.daemon import Daemon, Limits
@@ -165,8 +165,12 @@ class Subscriptions:
 
     def __init__(self, daemon: Daemon, limits: Limits) -> None:
         self._daemon = daemon
-        self._registry = daemon.subscriptions
         self._limits = limits
+
+    @property
+    def _registry(self) -> Registry:
+        """The registry of the present term."""
+        return self._daemon.subscriptions
 
     def add_routes(self, app: Quart) -> None:
         """Add the paths to the app."""

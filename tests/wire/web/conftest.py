@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -27,6 +27,7 @@ from pricefeedd.events import Quote, State, Status, Trade
 from pricefeedd.instruments import Directory, Instrument, InstrumentMap, Kind, spell
 from pricefeedd.offer import Offer
 from pricefeedd.registry import Registry
+from pricefeedd.reload import Reloader
 from pricefeedd.stats import Stats
 from pricefeedd.store.archive import Archive
 from pricefeedd.web.app import WebApp, create_app
@@ -75,6 +76,10 @@ class Plugin:
     reason: str
 
 
+async def _follow(_: Any) -> None:
+    """Change nothing."""
+
+
 class Daemon:
     """What the web layer sees of the daemon, with nothing behind it."""
 
@@ -90,6 +95,8 @@ class Daemon:
         self.subscriptions = Registry(self.offers, self.bus, now_ns=self.now_ns)
         self.archive = Archive(Config(), self.bus, self.directory, {}, now_ns=self.now_ns)
         self.facts: dict[str, Any] = {}
+        self.standby = ""
+        self.reloader = Reloader(cast("Any", None), _follow, None)
 
     def describe(self) -> dict[str, Any]:
         return self.facts
@@ -408,7 +415,7 @@ async def start_web(nursery: trio.Nursery) -> Callable[..., Awaitable[Web]]:
                 listen=settings.listen,
                 admin_listen=settings.admin_listen,
                 tls=settings.tls,
-                max_clients=settings.max_clients,
+                max_clients=lambda: settings.max_clients,
                 compression=settings.compression,
                 grace_s=grace_s,
                 shutdown=stop.wait,
