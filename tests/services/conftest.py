@@ -34,7 +34,11 @@ def _away() -> Callable[[str], NoReturn]:
 
 def _beside(name: str) -> Any:
     """Return a module beside this file: tests are no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    return _loaded(Path(__file__).with_name(f"{name}.py"))
+
+
+def _loaded(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -174,3 +178,9 @@ def begin_store(nursery: trio.Nursery, stored: Any, tmp_path: Path) -> Callable[
 def relays() -> Any:
     """Return the module `relays`: an upstream, relays of it, and readers."""
     return _beside("relays")
+
+
+@pytest.fixture(scope="session")
+def link() -> Any:
+    """Return the class `Link` of the failover test: a way to a service that can be cut and stalled."""
+    return _loaded(Path(__file__).parents[2] / "contrib" / "failover_test" / "link.py").Link
