@@ -29,6 +29,7 @@ from pricefeedd.lanes import SinkLanes
 from pricefeedd.leader.health import until_unhealthy
 from pricefeedd.leader.lead import Lead
 from pricefeedd.loader import Plugins
+from pricefeedd.loop_watch import watch_loop
 from pricefeedd.mirror import Mirror
 from pricefeedd.registry import Registry
 from pricefeedd.reload import Reloader, Reread
@@ -189,8 +190,6 @@ class Daemon:
         Raises:
             ServiceAwayError: A listener's address is taken.
         """
-        for key in unserved(self.config):
-            log.warning("configured, but this version does not serve it", key=key)
         self._app = app = create_app(self)
         if isinstance(self.bus, Mirror):
             self.bus.on_renewal = partial(self._renew, app)
@@ -202,6 +201,7 @@ class Daemon:
                 if signals:
                     await minding.start(self._signals, name="signals")
                 minding.start_soon(self._watchdog, name="watchdog")
+                minding.start_soon(watch_loop, self.stats, name="loop")
                 minding.start_soon(self._announce, task_status, name="announce")
                 await self._work(dialer)
                 minding.cancel_scope.cancel()
@@ -357,10 +357,3 @@ async def _serve(
             f"cannot listen on {listen}: {e.strerror or e}; is pricefeedd running already?"
         ) from e
 
-
-def unserved(config: Config) -> list[str]:
-    """Return the keys that ask for what this version does not do: they are told, never silently ignored."""
-    found = []
-    if config.metrics.compat:
-        found.append("metrics.compat")
-    return found
