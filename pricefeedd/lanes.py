@@ -58,6 +58,11 @@ class Lanes:
         """Return whether a topic goes there."""
         return topic.has(self._mailbox)
 
+    @property
+    def lags(self) -> bool:
+        """Whether something waits that the reader has not taken."""
+        return self._mailbox.lagging
+
     def may_send(self) -> bool:
         """Return whether what was handed out may still be sent: not once another daemon may lead."""
         return self._bus.lease.holds()
@@ -212,6 +217,7 @@ class SinkLanes(Lanes):
             if last_ns is None
             else datetime.fromtimestamp(last_ns / 1e9, UTC).isoformat(timespec="milliseconds")
         )
+        report["lane_bytes"] = self._mailbox.waiting_bytes
         report["concerns"] = self.concerns()
         report["spool"] = None
         if self.kept is not None:

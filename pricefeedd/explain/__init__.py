@@ -2,5 +2,4 @@
 
 * `venue`: what the parts of one venue know of a topic; `assembly`: that, and what the rest of the daemon knows.
 * `verdict`: the most likely cause, from these facts alone.
-* `questions`: what is asked that cannot be explained, such as a pattern.
 """
