@@ -16,11 +16,12 @@ import structlog
 import trio
 
 from pricefeedd.breaker import Breaker
+from pricefeedd.clock_offset import RoundTrips
 from pricefeedd.errors import ConnectError, RateLimitedError, VenueError
 from pricefeedd.events import BookSnapshot, Candle, Event, Origin, Trade
 from pricefeedd.instruments import Instrument
 from pricefeedd.limits import Bucket, backoff
-from pricefeedd.lines import Want, WantBook, WantCandles, WantTrades
+from pricefeedd.lines import SECOND_NS, Want, WantBook, WantCandles, WantTrades
 from pricefeedd.rest import HttpReply, HttpRequest, Page, RateSignal, Rest, RestCall
 from pricefeedd.stats import MarketStats
 from pricefeedd.trade_line import MAX_FILL_TRADES
@@ -85,6 +86,7 @@ class RestClient:
 
     Attributes:
         venue_ns: The newest time that the venue put on an answer (RFC 9110 section 6.6.1); 0 before the first.
+        clock: What these times say of the venue's clock. They are of whoever answers for the venue, often a CDN.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class RestClient:
         self._breaker = breaker
         self._tap = tap
         self.venue_ns = 0
+        self.clock = RoundTrips()
         # One each, or an endpoint that is away would hold up the others with its waiting requests.
         self._at_once = {endpoint: trio.CapacityLimiter(AT_ONCE) for endpoint in endpoints}
 
@@ -153,6 +156,7 @@ class RestClient:
             await allowed(breaker.wait_s)
             if bucket is not None:
                 await allowed(partial(bucket.take, request.cost))
+            sent_at = trio.current_time()
             try:
                 with trio.fail_after(REQUEST_S):
                     reply = await self._dialer.fetch(
@@ -168,7 +172,7 @@ class RestClient:
                 raise
         if self._tap is not None:
             self._tap(url, reply)
-        self.venue_ns = max(self.venue_ns, _date_ns(reply))
+        self._note_date(reply, int((trio.current_time() - sent_at) * SECOND_NS))
         if reply.status < 500:
             breaker.success()
         else:
@@ -182,6 +186,13 @@ class RestClient:
         if bucket is not None:
             bucket.observe(signal, trio.current_time())
         return reply
+
+    def _note_date(self, reply: HttpReply, took_ns: int) -> None:
+        """Learn from the time that an answer bears; an answer from a cache bears an old one."""
+        date_ns = _date_ns(reply)
+        self.venue_ns = max(self.venue_ns, date_ns)
+        if date_ns and "age" not in reply.headers:
+            self.clock.observe(reply.received_ns - took_ns, date_ns, reply.received_ns, grain_ns=SECOND_NS)
 
     def _headers(self, request: HttpRequest) -> Mapping[str, str]:
         return request.headers if self._sign is None else _Unshown({**request.headers, **self._sign(request)})
@@ -197,7 +208,7 @@ class _Unshown(dict[str, str]):
 def _date_ns(reply: HttpReply) -> int:
     """Return the time in an answer's Date header, to the second; 0 without one that can be read."""
     try:
-        return int(parsedate_to_datetime(reply.headers["date"]).timestamp()) * 1_000_000_000
+        return int(parsedate_to_datetime(reply.headers["date"]).timestamp()) * SECOND_NS
     except (KeyError, ValueError, OverflowError):
         return 0
 

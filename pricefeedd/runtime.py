@@ -188,6 +188,8 @@ class VenueRuntime:
         try:
             self._send.send_nowait((market, item))
         except trio.WouldBlock:
+            if type(item) is Batch:
+                self.markets[market].stats.blocked += 1
             await self._send.send((market, item))
 
     async def _tick(self) -> None:

@@ -41,6 +41,7 @@ LAYERS = {
             "topic",
             "views",
             "bus",
+            "loop_watch",
             "transport",
             "session",
             "subscriptions",

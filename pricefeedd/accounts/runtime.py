@@ -111,6 +111,7 @@ class AccountRuntime:
         self._refused: set[str] = set()  # what the venue would not bring when it was asked last
         self._shut_out: set[Connection] = set()  # where our credentials were refused
         self._changed = True
+        self._past = dict(self.stats.events)  # of a life that ended in a crash: counts never go back
         self._since_ns: dict[str, int] = {}
         self._last_event_ns: int | None = None
 
@@ -345,7 +346,9 @@ class AccountRuntime:
         while True:
             await trio.sleep(TICK_S)
             self.stats.breakers = self._breakers.states()
-            self.stats.events = {channel: line.count for channel, line in self._lines.items()}
+            self.stats.events = {
+                channel: self._past.get(channel, 0) + line.count for channel, line in self._lines.items()
+            }
             self.stats.topics = len(self._lines)
             self.stats.live = sum(line.state is State.LIVE for line in self._lines.values())
             self.stats.mark(self.around.now_ns())

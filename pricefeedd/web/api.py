@@ -168,7 +168,7 @@ class Api:
 
     async def metrics(self) -> Response:
         """Expose the counts to Prometheus, as OpenMetrics where it asks for that."""
-        body, content_type = self._metrics.render(request.headers.get("Accept", ""))
+        body, content_type = await self._metrics.render(request.headers.get("Accept", ""))
         return Response(body, content_type=content_type)
 
 

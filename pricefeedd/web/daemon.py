@@ -62,9 +62,18 @@ class WebSettings(Protocol):
     def tls(self) -> Tls | None: ...
 
 
+class MetricsSettings(Protocol):
+    """`[metrics]`."""
+
+    @property
+    def compat(self) -> bool: ...
+
+
 class Settings(Protocol):
     """The part of the configuration that is read here."""
 
+    @property
+    def metrics(self) -> MetricsSettings: ...
     @property
     def web(self) -> WebSettings: ...
 

@@ -20,6 +20,7 @@ SINK: Final[Schema] = closed(
         "delivered": described(COUNT, "Messages that arrived, as far as the sink can know."),
         "dropped": described(_COUNTS, "Messages that are lost, by reason."),
         "waiting": described(COUNT, "Messages that the sink holds and that were not delivered yet."),
+        "lane_bytes": described(COUNT, "Bytes of events and books that the sink has not taken yet."),
         "reconnects": COUNT,
         "queues": described(_COUNTS, "Messages that wait at the other side."),
         "gauges": {"type": "object", "additionalProperties": {"type": "number"}},

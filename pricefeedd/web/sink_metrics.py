@@ -10,6 +10,9 @@ from prometheus_client.metrics_core import Metric
 
 from pricefeedd.web.openapi_sinks import STATES
 
+#: Each name that a plugin makes up is a time series: so many, and no more.
+MOST_NAMES = 100
+
 
 def families(sinks: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
     """Yield what is measured of the sinks."""
@@ -31,6 +34,12 @@ def families(sinks: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
     records = GaugeMetricFamily("pricefeedd_sink_spool_records", "Events that wait on disk.", labels=name)
     size = GaugeMetricFamily("pricefeedd_sink_spool_bytes", "Bytes that wait on disk.", labels=name)
     limit = GaugeMetricFamily("pricefeedd_sink_spool_limit_bytes", "Most that may wait there.", labels=name)
+    age = GaugeMetricFamily(
+        "pricefeedd_sink_spool_oldest_age_seconds", "How long the oldest of them waits.", labels=name
+    )
+    lane = GaugeMetricFamily(
+        "pricefeedd_sink_lane_bytes", "Bytes of events and books that it has not taken yet.", labels=name
+    )
     for sink, facts in sinks.items():
         up.add_metric((sink,), int(facts["state"] == "up"))
         for each in STATES:
@@ -38,12 +47,24 @@ def families(sinks: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
         delivered.add_metric((sink,), facts["delivered"])
         waiting.add_metric((sink,), facts["waiting"])
         reconnects.add_metric((sink,), facts["reconnects"])
+        lane.add_metric((sink,), facts["lane_bytes"])
         for family, values in ((dropped, "dropped"), (queues, "queues"), (gauges, "gauges")):
-            for key, value in facts[values].items():
+            for key, value in _bounded(facts[values]).items():
                 family.add_metric((sink, key), value)
         spool = facts["spool"]
         if spool is not None:
             records.add_metric((sink,), spool["records"] + spool["pending"])
             size.add_metric((sink,), spool["bytes"])
             limit.add_metric((sink,), spool["limit_bytes"])
-    yield from (up, state, delivered, dropped, waiting, reconnects, queues, gauges, records, size, limit)
+            age.add_metric((sink,), spool["oldest_age_s"] or 0.0)
+    yield from (up, state, delivered, dropped, waiting, lane, reconnects, queues, gauges)
+    yield from (records, size, limit, age)
+
+
+def _bounded(values: Mapping[str, float]) -> Mapping[str, float]:
+    """Return what a sink told by names of its own: of too many names, the last are told as one."""
+    if len(values) <= MOST_NAMES:
+        return values
+    items = list(values.items())
+    rest = sum(value for _, value in items[MOST_NAMES:])
+    return dict(items[:MOST_NAMES]) | {"other": rest}

@@ -86,6 +86,11 @@ class EventWriter:
         """Whether anything has still to be sent."""
         return self._sent < self._pushed and not self._ended
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that were not taken yet."""
+        return sum(map(len, self._chunks))
+
     def push(self, frames: list[bytes]) -> bool:
         """Keep everything for the body."""
         if not self._ended:

@@ -34,6 +34,16 @@ def families(store: Store | None) -> Iterator[Metric]:
     for lane in store.lanes:
         dropped.add_metric((lane.name,), lane.dropped)
     yield dropped
+    size = GaugeMetricFamily(
+        "pricefeedd_store_spool_bytes", "Bytes of rows that wait on disk.", labels=("lane",)
+    )
+    limit = GaugeMetricFamily(
+        "pricefeedd_store_spool_limit_bytes", "Most that may wait there.", labels=("lane",)
+    )
+    for lane in store.lanes:
+        size.add_metric((lane.name,), lane.spool.bytes)
+        limit.add_metric((lane.name,), lane.spool.limit_bytes)
+    yield from (size, limit)
     for name, text, count in (
         ("errors", "Tries to use the database that failed.", store.errors),
         ("refused", "Rows that the database refused, put aside.", store.refused),

@@ -41,6 +41,11 @@ class Pusher(Protocol):
     """What a reader writes its frames to."""
 
     @property
+    def waiting_bytes(self) -> int:
+        """Bytes that wait to be sent."""
+        ...
+
+    @property
     def waiting(self) -> bool:
         """Whether something waits to be sent."""
         ...
@@ -371,6 +376,11 @@ class OrdinaryWriter:
     def waiting(self) -> bool:
         """Whether something waits for `drain`."""
         return self._sent < self._queued
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that wait for `drain`."""
+        return sum(map(len, self._waiting))
 
     def push(self, frames: list[bytes]) -> bool:
         """Keep everything for `drain`."""

@@ -65,8 +65,14 @@ class WebSettings:
 
 
 @attrs.define(kw_only=True)
+class MetricsSettings:
+    compat: bool = False
+
+
+@attrs.define(kw_only=True)
 class Settings:
     web: WebSettings
+    metrics: MetricsSettings = attrs.field(factory=MetricsSettings)
 
 
 @attrs.define(kw_only=True)
