@@ -294,10 +294,12 @@ class PostgresElector:
         if fence is None:
             await self._ask(session, session.unlock)
             return 0.0
-        self._fence, self._until, self._pid = fence, until, session.pid
+        self._leads, self._fence, self._until, self._pid = True, fence, until, session.pid
         self._leadership.gained(fence, until=until)
-        self._leads = time.monotonic() < until
-        return asked + settings.retry_s - time.monotonic() if self._leads else 0.0
+        if time.monotonic() >= until:  # too late, and it may not even have been believed
+            self._lost("it was gained too late")
+            return 0.0
+        return asked + settings.retry_s - time.monotonic()
 
     # --- what is told -------------------------------------------------------------------------------------
 
