@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
-from quart import Response, has_request_context, request
+from quart import Response, g, has_request_context, request
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIWebsocketConnection
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
@@ -37,6 +38,7 @@ from pricefeedd.web.stream import Native
 from pricefeedd.web.subscriptions import PATH as SUBSCRIPTIONS_PATH
 from pricefeedd.web.subscriptions import Subscriptions
 from pricefeedd.web.topics import Resolver
+from pricefeedd.web.trace import HEADER, bind, trace_id_of
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,9 @@ class _WebSocket(TrioASGIWebsocketConnection):
         if serve is None:
             await super().__call__(receive, send)
         else:
-            await serve(Socket(self.scope, receive, send))
+            socket = Socket(self.scope, receive, send)
+            bind(socket.trace_id)
+            await serve(socket)
 
 
 class WebApp(QuartTrio):
@@ -134,6 +138,11 @@ def _guard(app: WebApp, daemon: Daemon) -> None:
     """Read each body, and ask for a key where one is needed."""
 
     @app.before_request
+    async def trace() -> None:
+        g.trace_id, g.began = trace_id_of(request.headers), time.monotonic()
+        bind(g.trace_id)
+
+    @app.before_request
     async def read_body() -> None:
         # Hypercorn's HTTP/1.1 leaves the next request of the connection unanswered if a response goes out
         # before the body has been read.
@@ -180,6 +189,11 @@ def _guard(app: WebApp, daemon: Daemon) -> None:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers.add("Vary", "Origin")
         response.headers["X-Content-Type-Options"] = "nosniff"
+        if "trace_id" in g:
+            response.headers[HEADER] = g.trace_id
+            if log.isEnabledFor(logging.DEBUG):
+                facts = {"method": request.method, "path": request.path, "status": response.status_code}
+                log.debug("request", extra=facts | {"took_s": round(time.monotonic() - g.began, 6)})
         response.headers.setdefault("Cache-Control", "no-store")
         return response
 
@@ -209,6 +223,8 @@ def _tell_errors(app: WebApp) -> None:
             return told
         why = "there is nothing here; /docs tells what there is" if status == 404 else error.description
         body = {"error": why or error.name, "code": error.name.upper().replace(" ", "_")}
+        if status == 500 and "trace_id" in g:
+            body["trace_id"] = g.trace_id  # with this the log is searched
         response = respond(body, status)
         for name, value in error.get_headers():
             if name.lower() not in ("content-type", "content-length"):

@@ -7,23 +7,35 @@ to the connection's writer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
+from itertools import count
 from typing import Any, Protocol
 
 import attrs
+import structlog
 import trio
 
 from pricefeedd import wire
 from pricefeedd.web import deflate
 from pricefeedd.web.daemon import Daemon, Limits
 from pricefeedd.web.fields import BadRequest
-from pricefeedd.web.goodbye import BAD_REQUEST, LIMIT, TOO_SLOW, UNAUTHORISED, Goodbye
+from pricefeedd.web.goodbye import (
+    BAD_REQUEST,
+    LIMIT,
+    SHUTDOWN,
+    STATE_LOST,
+    TOO_SLOW,
+    UNAUTHORISED,
+    Goodbye,
+)
 from pricefeedd.web.keys import READ, denial, presented, scopes
 from pricefeedd.web.reader import Reader
 from pricefeedd.web.readers import Readers
 from pricefeedd.web.socket import Socket
 from pricefeedd.web.writer import GONE, WRITER, OrdinaryWriter, Pusher, Writer
+
+log = structlog.get_logger("pricefeedd.web.clients")
 
 
 class Bucket:
@@ -173,10 +185,11 @@ async def serve_connection(daemon: Daemon, readers: Readers, dialect: Dialect, s
             talk = dialect.talk(reader, limits)
             talk.greet()
             with reader.reading:
-                await _listen(readers, reader, talk, socket.receive)
+                await _listen(readers, reader, talk, socket)
         goodbye = refused or reader.goodbye
         readers.discard(reader)
         if goodbye is not None:
+            _tell(socket, reader, goodbye)
             reader.farewell(goodbye, dialect.farewell(goodbye))
             await _part(socket, reader, goodbye, limits.goodbye_s)
     finally:
@@ -184,14 +197,28 @@ async def serve_connection(daemon: Daemon, readers: Readers, dialect: Dialect, s
         reader.end()
 
 
-async def _listen(
-    readers: Readers, reader: Reader, talk: Talk, receive: Callable[[], Awaitable[str | bytes]]
-) -> None:
+def _tell(socket: Socket, reader: Reader, goodbye: Goodbye) -> None:
+    """Log why we close, where it is the client's own doing: else it is told for all of them at once."""
+    if goodbye.code not in (SHUTDOWN, STATE_LOST):
+        host, *_ = socket.scope.get("client") or ("",)
+        log.info(
+            "client closed",
+            client=host,
+            path=socket.scope["path"],
+            session=reader.session,
+            code=goodbye.code,
+            reason=goodbye.reason,
+        )
+
+
+async def _listen(readers: Readers, reader: Reader, talk: Talk, socket: Socket) -> None:
     """Hand requests over until the reader is closed."""
     limits = readers.limits
-    while reader.goodbye is None:
+    for number in count(1):
+        if reader.goodbye is not None:
+            return
         try:
-            message = await receive()
+            message = await socket.receive()
             await reader.drained()
         except trio.TooSlowError:
             # The reader's own task is about to close it, if there is one; else this is the first to know.
@@ -205,7 +232,9 @@ async def _listen(
         elif len(message) > limits.message_bytes:
             reader.close(Goodbye(BAD_REQUEST, f"a request has at most {limits.message_bytes} bytes"))
         else:
-            await talk.answer(message)
+            with structlog.contextvars.bound_contextvars(trace_id=f"{socket.trace_id}.{number}"):
+                log.debug("asked", session=reader.session, request=message[:200])
+                await talk.answer(message)
 
 
 async def _part(socket: Socket, reader: Reader, goodbye: Goodbye, within_s: float) -> None:

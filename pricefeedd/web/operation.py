@@ -37,8 +37,12 @@ ERROR: Final = closed(
             "items": {"type": "object"},
             "description": "Each topic with what is wrong.",
         },
+        "trace_id": {
+            "type": "string",
+            "description": "Of an error of ours: what the log is to be searched for.",
+        },
     },
-    optional=("parameter", "did_you_mean", "results"),
+    optional=("parameter", "did_you_mean", "results", "trace_id"),
 )
 _ERROR_EXAMPLES: Final = {
     400: {"error": "limit: expected a whole number from 1 to 10000, found 'many'", "code": "BAD_REQUEST", "parameter": "limit"},

@@ -14,6 +14,8 @@ import orjson
 import trio
 from werkzeug.datastructures import MultiDict
 
+from pricefeedd.web.trace import HEADER, trace_id_of
+
 
 class Headers:
     """The headers of a handshake; of one given several times the first counts."""
@@ -35,6 +37,7 @@ class Socket:
         scope: ASGI's own description of it.
         headers: Those of the handshake.
         args: The parameters in its URL.
+        trace_id: What the log calls it, and the answer to the handshake.
     """
 
     def __init__(
@@ -48,20 +51,25 @@ class Socket:
         self.args: MultiDict[str, str] = MultiDict(
             parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         )
+        self.trace_id = trace_id_of(self.headers)
         self._receive = receive
         self._send = send
 
     async def accept(self) -> None:
         """Complete the handshake."""
         await self._receive()  # what asks for it
-        await self._send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+        await self._send({"type": "websocket.accept", "subprotocol": None, "headers": [self._named]})
 
     async def refuse(self, status: int, body: object) -> None:
         """Answer the handshake with an HTTP error and JSON."""
         await self._receive()
-        headers = [(b"content-type", b"application/json")]
+        headers = [(b"content-type", b"application/json"), self._named]
         await self._send({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await self._send({"type": "websocket.http.response.body", "body": orjson.dumps(body)})
+
+    @property
+    def _named(self) -> tuple[bytes, bytes]:
+        return HEADER.lower().encode(), self.trace_id.encode()
 
     async def receive(self) -> str | bytes:
         """Wait for the client's next message.

@@ -72,7 +72,7 @@ async def test_what_is_not_kept_is_counted_and_another_life_begins_anew(start_we
     log = structlog.get_logger("x")
     for number in range(600):
         log.info("line", instrument=f"i{number % 40}", number=number, venue=f"v{number}")  # never the same
-        log.info(f"line {number}")
+        log.info("odd line", reason=f"r{number}")
 
     told = (await http.get(f"{web.http}/api/v1/log")).json()
     assert len(told["lines"]) == 500
