@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import sys
 import time
@@ -524,3 +525,27 @@ async def test_at_the_end_nobody_waits_for_a_broker_that_is_away(tmp_path: Path)
         rig.lanes.end()
         await rig.until(lambda: rig.report.reason == "it has ended", within_s=2)
         await rig.until(lambda: rig.lanes.kept is not None and rig.lanes.kept.spool.count == 10)
+
+
+async def test_nothing_is_published_once_another_daemon_may_lead(rabbitmq_url: str, tmp_path: Path) -> None:
+    async with sinking(tmp_path, rabbitmq_url) as rig:
+        await rig.up()
+        rig.publish(*map(trade, range(200)), *[told("order", number) for number in range(200)])
+        rig.bus.lease.until = -math.inf  # what was handed out a moment ago lies in the sink
+        await rig.until(lambda: "another daemon may lead" in rig.report.last_error)
+        assert await rig.take("trade") == []
+        assert await rig.take("order") == []
+        kept = rig.lanes.kept
+        assert kept is not None
+        await rig.until(lambda: kept.spool.count == 200)
+
+
+async def test_a_sink_that_is_cancelled_publishes_no_more(rabbitmq_url: str, tmp_path: Path) -> None:
+    name = f"test-{secrets.token_hex(6)}"
+    async with sinking(tmp_path, rabbitmq_url, name, clean=False, window=20_000) as rig:
+        await rig.up()
+        rig.publish(*map(trade, range(20_000)))
+        await rig.until(lambda: rig.report.delivered)  # the rest is on its way to the thread, or in it
+    count = len(await rig.take("trade"))
+    assert rig.report.delivered <= count < 20_000
+    await rig.clean()

@@ -123,11 +123,12 @@ class Files:
         """Files that are open."""
         return len(self._open)
 
-    def write(self, groups: dict[int, list[bytes]], now: float) -> None:
+    def write(self, groups: dict[int, list[bytes]], now: float, may_write: Callable[[], bool]) -> None:
         """Write lines, by their hours since the Unix epoch; each hour that is written is taken out of `groups`.
 
         Args:
             now: Seconds of a clock that never goes back.
+            may_write: Asked right before each hour is written; if not, the rest stays in `groups`.
 
         Raises:
             OSError: The rest could not be written; it may be tried again.
@@ -135,6 +136,8 @@ class Files:
         for hour in list(groups):
             data = self._compress(b"".join(groups[hour]))
             file = self._file(hour)
+            if not may_write():
+                return
             file.append(data)
             file.written = now
             self.bytes += len(data)

@@ -104,7 +104,7 @@ class Recorder:
             left = sum(map(len, groups.values()))
             try:
                 await trio.to_thread.run_sync(
-                    files.write, groups, trio.current_time(), abandon_on_cancel=True
+                    files.write, groups, trio.current_time(), self._lanes.may_send, abandon_on_cancel=True
                 )
                 reason = ""
             except OSError as e:
@@ -115,6 +115,8 @@ class Recorder:
                 report.waiting -= written
                 report.last_delivered_ns = time.time_ns()
             report.gauges = {"written_bytes": files.bytes, "open_files": files.count}
+            if groups and not reason:
+                await trio.sleep_forever()  # another daemon may lead: we are cancelled soon
             self._tell(reason)
             if not reason:
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import math
 import os
 import resource
 import threading
@@ -54,12 +55,15 @@ class FilledLanes:
 
     def __init__(self, folder: Path) -> None:
         self.report = SinkReport()
+        self.most = math.inf
         self.state_dir = folder
         self._send, self._receive = trio.open_memory_channel[Sequence[Delivery]](1000)
         self._seq = 0
 
     def may_send(self) -> bool:
-        return True
+        """Say yes so many times as the test wants."""
+        self.most -= 1
+        return self.most >= 0
 
     async def receive(self) -> Sequence[Delivery]:
         return await self._receive.receive()
@@ -383,3 +387,16 @@ def test_mistakes_are_told(given: dict[str, Any], said: str) -> None:
         JsonlSettings(**given)
 
     assert said in str(raised.value)
+
+
+async def test_nothing_is_written_once_another_daemon_may_lead(record: Begin) -> None:
+    sink = await record(flush_s=0.01)
+    sink.lanes.most = 2
+    sink.lanes.put(TWO)
+    await sink.written(1)
+    sink.lanes.put(TWO, TWO + 3600, TWO + 7200)
+    await sink.until(lambda: sink.lanes.most < 0)
+
+    assert sink.files() == ["2026-11-21/14.jsonl", "2026-11-21/15.jsonl"]
+    assert sink.seqs("2026-11-21/14.jsonl") == [1, 2]
+    assert sink.seqs("2026-11-21/15.jsonl") == []

@@ -86,14 +86,14 @@ class _Connection(SelectConnection):  # type: ignore[misc]  # pika brings no typ
         super().__init__(*arguments, **more)
 
     @contextmanager
-    def gathering(self) -> Iterator[None]:
-        """Send what is written meanwhile in one."""
+    def gathering(self, may_send: Callable[[], bool]) -> Iterator[None]:
+        """Send what is written meanwhile in one, if it may still be sent then."""
         gathered = self._gathered = []
         try:
             yield
         finally:
             self._gathered = None
-            if gathered and not self.is_closed:
+            if gathered and not self.is_closed and may_send():
                 super()._adapter_emit_data(b"".join(gathered))
 
     def _adapter_emit_data(self, data: bytes) -> None:
@@ -116,17 +116,21 @@ class Publisher:
         call: Callable[..., None],
         *,
         section: str,
+        may_send: Callable[[], bool],
     ) -> None:
         """Prepare a connection.
 
         Args:
             told: Hears what happens.
             call: Calls a function with arguments in Trio's thread, soon.
+            may_send: Whether anything may still be sent; asked right before, in the connection's thread.
         """
         self._settings = settings
         self._told = told
         self._call = call
         self._section = section
+        self._may_send = may_send
+        self._stopped = False
         self._loop = IOLoop()
         self._lock = threading.Lock()
         self._over = False
@@ -144,7 +148,8 @@ class Publisher:
         self._soon(partial(self._publish, self._senders[kept], items))
 
     def stop(self) -> None:
-        """End the connection soon."""
+        """Send nothing more from now on, and end the connection soon."""
+        self._stopped = True
         self._soon(self._close)
 
     def _soon(self, action: Callable[[], None]) -> None:
@@ -237,7 +242,10 @@ class Publisher:
         channel, flying, exchange = sender.channel, sender.flying, self._settings.exchange
         if self._connection is None or channel is None or not channel.is_open:
             return  # the connection ends, and they stay unsettled
-        with self._connection.gathering():
+        if not self._sends():
+            self._hold_back()
+            return
+        with self._connection.gathering(self._sends):
             for item in items:
                 try:
                     key, body, properties = written(item, sender.mode)
@@ -247,6 +255,17 @@ class Publisher:
                 sender.tag += 1
                 flying.append((sender.tag, item))
                 channel.basic_publish(exchange, key, body, properties, mandatory=True)
+        if not self._sends():
+            self._hold_back()
+
+    def _hold_back(self) -> None:
+        """End the connection: if a batch was not sent the broker counts otherwise than we, and nothing may follow."""
+        if not self._stopped:
+            self._fail("nothing may be sent: another daemon may lead")
+
+    def _sends(self) -> bool:
+        """Return whether anything may be sent: not once we are stopped, nor once another daemon may lead."""
+        return not self._stopped and self._may_send()
 
     def _returned(
         self, sender: _Sender, _: Channel, __: object, properties: pika.BasicProperties, ___: bytes

@@ -108,7 +108,13 @@ class RabbitSink(Told):
     async def _connect(self) -> Ending:
         """Run one connection from the attempt to its end."""
         token = trio.lowlevel.current_trio_token()
-        publisher = Publisher(self._settings, self, token.run_sync_soon, section=self._lanes.section)
+        publisher = Publisher(
+            self._settings,
+            self,
+            token.run_sync_soon,
+            section=self._lanes.section,
+            may_send=self._lanes.may_send,
+        )
         ended = trio.Event()
         endings: list[Ending] = []
 

@@ -142,6 +142,7 @@ class Publisher:
             self._epoch, self._latest = epoch, Latest()
         note = None if self._latest is None else self._latest.take
         names, put, tail = self._names, _sender(socket), epoch_tail(epoch)
+        may_send = self._lanes.may_send
         sent = unread = count = 0
         for delivery in deliveries:
             count += 1
@@ -160,6 +161,8 @@ class Publisher:
             if len(text) > most:
                 self._report.drop("too_large")
                 continue
+            if not may_send():
+                await trio.sleep_forever()  # another daemon may lead: we are cancelled soon
             try:
                 put(name, _MORE)
                 put(text, _LAST)
@@ -191,6 +194,8 @@ class Publisher:
         with trio.move_on_after(self._settings.wait_ms / 1000):
             while True:
                 await wait(socket, zmq.POLLOUT)
+                if not self._lanes.may_send():
+                    await trio.sleep_forever()
                 try:
                     socket.send_multipart((name, text), zmq.NOBLOCK)
                 except zmq.Again:
@@ -264,6 +269,8 @@ class Publisher:
             if not wanted.wants(name):
                 continue
             for text in self._latest.texts(topic, self._lanes.epoch):
+                if not self._lanes.may_send():
+                    return
                 try:
                     put(name, _MORE)
                     put(text, _LAST)

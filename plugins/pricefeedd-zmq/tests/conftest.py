@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ class FilledLanes:
 
     def __init__(self) -> None:
         self.epoch = "e1"
+        self.most = math.inf
         self.report = SinkReport()
         self._send, self._receive = trio.open_memory_channel[Sequence[Delivery]](1000)
         self._seq: dict[str, int] = {}
@@ -46,7 +48,9 @@ class FilledLanes:
         return Path(tempfile.gettempdir())
 
     def may_send(self) -> bool:
-        return True
+        """Say yes so many times as the test wants."""
+        self.most -= 1
+        return self.most >= 0
 
     async def receive(self) -> Sequence[Delivery]:
         return await self._receive.receive()

@@ -264,3 +264,19 @@ async def test_curve_lets_in_who_has_the_key(publish: Begin, subscriber: Connect
 
     assert (await trio.to_thread.run_sync(friend.recv_multipart))[0] == b"trade:binance:BTC-USDT"
     assert await stranger.nothing(0.1)
+
+
+async def test_nothing_is_sent_once_another_daemon_may_lead(publish: Begin, subscriber: Connect) -> None:
+    sink = await publish()
+    reader = subscriber(sink.address, "")
+    await sink.until(subscriptions=1, peers=1)
+    sink.lanes.most = 3
+    sink.lanes.put(*[trade() for _ in range(500)])
+    sink.lanes.put(trade("LATE"))
+    await sink.when(lambda: sink.lanes.most < 0)  # it was refused, in the midst of a batch
+
+    assert [(await reader.receive())[1]["seq"] for _ in range(3)] == [1, 2, 3]
+    late = subscriber(sink.address, "")  # nor is the present state
+    await sink.until(peers=2)
+    assert await reader.nothing()
+    assert await late.nothing()
