@@ -12,7 +12,7 @@ import trio
 
 from pricefeedd.codec import Stream
 from pricefeedd.derive import TopicKey
-from pricefeedd.session import Session
+from pricefeedd.session import NO_SESSION, Session
 from pricefeedd.venue import Feed, Venue
 
 #: What a venue definitely refused is asked for again after this time.
@@ -131,8 +131,8 @@ class Connection:
 
     def explain(self, now: float) -> dict[str, Any]:
         """Return the same at more length, for whoever asks about one of its topics."""
-        session: dict[str, Any] = {} if self.session is None else self.session.describe(now)
-        told = self.describe(now) | session
+        session = NO_SESSION if self.session is None else self.session.describe(now)
+        told = {**self.describe(now), **session}
         del told["since"]  # of the attempt; `open_s` says since when it is open
         return told | {
             "dials": self.session is not None and self.next_try is None and not self.session.opened,

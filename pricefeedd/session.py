@@ -11,7 +11,7 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import structlog
@@ -57,6 +57,17 @@ from pricefeedd.venue import Account, Ack, Budget, Feed, Transport
 log = structlog.get_logger("pricefeedd.session")
 
 CONNECT_S = 10.0
+#: What `Session.describe` would say of a connection that has none yet.
+NO_SESSION: Final[Mapping[str, Any]] = {
+    "open_s": None,
+    "silent": False,
+    "retiring": False,
+    "unanswered": 0,
+    "asks_in_s": 0.0,
+    "last_frame_s": None,
+    "last_ping_s": None,
+    "last_frame": None,
+}
 LOGIN_S = 10.0
 
 _SIGNALS = frozenset({Accepted, Refused, Reply, Closing, Failed, Count, LoggedIn, LoginRefused})

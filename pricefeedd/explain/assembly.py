@@ -84,17 +84,19 @@ def explain(topic: str, daemon: Running) -> dict[str, Any]:
     name = Pattern(topic)
     now_ns = daemon.now_ns()
     on_bus = daemon.bus.get(topic)
-    facts = _NOWHERE | {
+    facts: dict[str, Any] = {
         "topic": topic,
+        "verdict": None,
         "at": now_ns // 1000,
         "epoch": daemon.bus.epoch,
         "channel": name.channel,
         "venue": name.venue,
-        "instrument_asked": name.instrument,
+        "instrument": name.instrument,
         "leader": _leader(daemon),
         "state": None if on_bus is None else _state(daemon.bus, on_bus, now_ns),
         "readers": _readers(daemon, topic, on_bus),
         "gaps": _gaps(daemon, name, now_ns),
+        **_NOWHERE,
     }
     if daemon.inlet is not None:
         facts["upstream"] = _upstream(daemon.inlet, now_ns)
@@ -102,7 +104,8 @@ def explain(topic: str, daemon: Running) -> dict[str, Any]:
         facts |= _of_account(daemon, name)
     else:
         facts |= _of_venue(daemon, name, now_ns)
-    return {"topic": topic, "verdict": attrs.asdict(judge(facts)), **facts}
+    facts["verdict"] = attrs.asdict(judge(facts))
+    return facts
 
 
 #: What is told of a topic of which nothing else is known.
@@ -114,7 +117,7 @@ _NOWHERE: Final[dict[str, Any]] = {
     "demand": {"offered": False, "holds": 0, "leaving_s": None},
     "served": None,
     "has": True,
-    "instrument": None,
+    "listed": None,
     "markets": [],
     "lines": [],
     "streams": [],
@@ -138,7 +141,7 @@ def _of_venue(daemon: Running, name: Pattern, now_ns: int) -> dict[str, Any]:
     if runtime is None:
         return {"at_work": False}
     facts = runtime.explain(name.channel, name.instrument)
-    instrument = facts["instrument"]
+    instrument = facts["listed"]
     market = "" if instrument is None else instrument["market"]
     spellings = {name.instrument} if instrument is None else {name.instrument, instrument["symbol"]}
     entries = [

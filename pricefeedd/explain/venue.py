@@ -60,7 +60,7 @@ def topic_facts(parts: Parts, topic: TopicKey, *, now: float, now_ns: int) -> di
     return {
         "served": parts.served.describe(topic),
         "has": found is None or has(parts.venue, found.market, topic[0]),
-        "instrument": None if found is None else instrument_facts(found),
+        "listed": None if found is None else instrument_facts(found),
         "markets": [market_facts(m, now) for m in parts.markets.values() if market is None or m is market],
         "demand": parts.demands.describe(*topic),
         "lines": [] if served is None else [_line(parts, served, line, now_ns) for line in served.lines()],

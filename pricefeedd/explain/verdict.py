@@ -137,14 +137,14 @@ def _crashed(facts: Facts) -> Verdict:
 
 def _unlisted(facts: Facts) -> Verdict | None:
     for market in facts["markets"]:
-        if market["instruments"] is None and facts["instrument"] is None:
+        if market["instruments"] is None and facts["listed"] is None:
             why = market["not_loaded"]
             text = f"What {facts['venue']} {market['market']} lists is not known yet"
             text += f": {why}." if why else "; it is being asked."
             blocked = _waits(facts, facts["breakers"], facts["budgets"])
             return Verdict("instruments_not_loaded", False, text + blocked, _PATIENCE)
-    if facts["instrument"] is None and facts["markets"]:
-        text = f"{facts['venue']} lists no {facts['instrument_asked']}."
+    if facts["listed"] is None and facts["markets"]:
+        text = f"{facts['venue']} lists no {facts['instrument']}."
         advice = "Look it up: pricefeedd instruments, or /api/v1/instruments; what is listed is read again every hour."
         return Verdict("unknown_instrument", False, text, advice)
     return None
@@ -154,7 +154,7 @@ def _no_channel(facts: Facts) -> Verdict | None:
     served = facts["served"]
     if (served is None and facts["has"]) or (served is not None and served["chain"]):
         return None
-    text = f"{facts['venue']} has no {facts['channel']} of {facts['instrument_asked']}."
+    text = f"{facts['venue']} has no {facts['channel']} of {facts['instrument']}."
     return Verdict("no_channel", False, text, "Subscribe to another channel; the venue's page says which.")
 
 
@@ -175,7 +175,7 @@ def _asleep(facts: Facts) -> Verdict | None:
 
 
 def _not_configured(facts: Facts) -> Verdict:
-    venue, instrument = facts["venue"], facts["instrument"]
+    venue, instrument = facts["venue"], facts["listed"]
     market = "" if instrument is None else f" (market {instrument['market']})"
     text = f"The venue lists it{market}, and nothing asks for it: no [[venues.{venue}.subscribe]] names it."
     advice = (
@@ -186,7 +186,7 @@ def _not_configured(facts: Facts) -> Verdict:
 
 
 def _not_tradable(facts: Facts) -> Verdict | None:
-    instrument = facts["instrument"]
+    instrument = facts["listed"]
     if instrument is None or instrument["tradable"]:
         return None
     says = instrument["status"] or "no more"
