@@ -2,7 +2,7 @@
 
     python -m pricefeedd_kubernetes.testing --port 0 --token secret --kubeconfig /tmp/kubeconfig
 
-The contract in `tests/contract.py` is run against both. It keeps everything in memory and knows one resource; there
+The contract in `tests/test_contract.py` is run against both. It keeps everything in memory and knows one resource; there
 is no watch, no patch, and nobody's `managedFields`.
 """
 
