@@ -25,6 +25,9 @@ KINDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         ("pricefeedd plugin-test {name}", "pricefeedd demo --venue {name}"),
     ),
     "sink": ("a sink that posts what is served to a web server", ("pricefeedd plugins",)),
+    "source": ("a source that serves what another pricefeedd writes to a file", ("pricefeedd plugins",)),
+    "elector": ("an elector by a lock on a file", ("pricefeedd plugins",)),
+    "command": ("a command that finds holes in a record", ("pricefeedd {name} --help",)),
 }
 
 #: A distribution, a package, an entry point and a section of the configuration bear it, so it is what all can be.
