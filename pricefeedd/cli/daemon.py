@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ import trio
 
 from pricefeedd.cli import show
 from pricefeedd.config import Config, find_file, load
-from pricefeedd.errors import ConfigError
+from pricefeedd.errors import ConfigError, ServiceAwayError
 from pricefeedd.loader import Plugins, load_plugins
 
 config_option = click.option(
@@ -78,23 +79,62 @@ def run(path: Path | None, listen: str | None, log_level: str | None) -> None:
 
 @click.command()
 @config_option
-@click.option("--diff", "other", type=click.Path(path_type=Path), help="Show what changes against this file.")
-def check(path: Path | None, other: Path | None) -> None:
+@click.option(
+    "--diff",
+    "other",
+    is_flag=False,
+    flag_value="",
+    metavar="[FILE]",
+    help="Show what changes against this file; without FILE, what a reload would change in the running daemon.",
+)
+@click.option("--url", help="The running daemon; by default where the configuration says that it listens.")
+@click.option(
+    "--api-key", envvar="PRICEFEEDD_API_KEY", help="With the scope admin, where keys are configured."
+)
+def check(path: Path | None, other: str | None, url: str | None, api_key: str | None) -> None:
     """Check the configuration: all mistakes at once, each with its place and a way out."""
-    from pricefeedd.config import diff
+    from pricefeedd.config.delta import delta
 
     plugins = load_plugins()
     config, source = read_config(path, plugins)
+    if other == "":
+        from pricefeedd.cli.running import reload_preview  # late: it loads an HTTP client
+
+        _show_changes(*reload_preview(url or address_of(config), api_key))
+        return
     if other is not None:
-        before, _ = read_config(other, plugins)
-        for change in diff(before, config):
-            click.echo(change)
+        found = delta(read_config(Path(other), plugins)[0], config)
+        _show_changes(found.lines, found.waiting)
         return
     topics = sum(len(s.instruments) * len(s.channels) for v in config.venues.values() for s in v.subscribe)
     counts = {"venues": len(config.venues), "topics": topics, "sinks": len(config.sinks)}
     if config.sources:
         counts["sources"] = len(config.sources)
     click.echo(f"{source}: ok ({', '.join(f'{count} {what}' for what, count in counts.items())})")
+
+
+def address_of(config: Config) -> str:
+    """Return the URL at which a daemon of this configuration is asked; its admin listener, if it has one.
+
+    Raises:
+        ServiceAwayError: It listens on no TCP address that is in the configuration.
+    """
+    web = config.web
+    for address in (*web.admin_listen, *web.listen):
+        host, colon, port = address.rpartition(":")
+        if colon and not address.startswith(("unix:", "fd://")):
+            here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104  # nothing is bound
+            return f"{'http' if web.tls is None else 'https'}://{here}:{port}"
+    raise ServiceAwayError("the daemon listens on no TCP address that is configured; say where by --url")
+
+
+def _show_changes(lines: Sequence[str], waiting: Sequence[str]) -> None:
+    for line in lines:
+        click.echo(line)
+    for line in waiting:
+        click.echo(f"{line} (at the next start)")
+    if not lines and not waiting:
+        click.echo("nothing would change")
 
 
 @click.command()

@@ -258,6 +258,11 @@ class ConfigReader:
                 self.problems += e.under("leader", key)
         if chosen == "none":
             return LeaderConfig(**good)
+        if self._tree.get("sources"):
+            self._add(
+                ("leader", "elector"),
+                "a daemon with a source has no venues to lead; let the daemons that it reads elect one",
+            )
         if chosen not in self._electors:
             self._no_elector(chosen)
         elif chosen not in table:
