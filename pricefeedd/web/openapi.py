@@ -10,6 +10,7 @@ from pricefeedd import __version__
 from pricefeedd.events import State
 from pricefeedd.instruments import MARKETS
 from pricefeedd.web.api import FeedsQuery
+from pricefeedd.web.fields import Given, Text
 from pricefeedd.web.messages import EVENTS, INSTRUMENT_EXAMPLE, LATEST_RESULTS, SHARED
 from pricefeedd.web.openapi_log import LOG
 from pricefeedd.web.openapi_sinks import SINK
@@ -281,7 +282,27 @@ OPERATIONS: Final = (
         example='pricefeedd_messages_total{venue="binance",market="spot"} 81220.0\n',
         scope="admin",
     ),
-    Operation(path="/", name="page", summary="The status page", kind="text/html", schema=TEXT),
+    Operation(
+        path="/",
+        name="page",
+        summary="The status page",
+        about="It reads `/ws`, `/status` and other paths as any client would, and asks for a key where they need one.",
+        kind="text/html",
+        schema=TEXT,
+        open=True,
+    ),
+    Operation(
+        path="/static/{build}/{name}",
+        name="static_file",
+        summary="What the status page is made of",
+        path_parts={
+            "build": Given(kind=Text(), about="Whatever the page says.", example="0"),
+            "name": Given(kind=Text(), about="A file.", example="page.css"),
+        },
+        kind="*/*",
+        schema=TEXT,
+        open=True,
+    ),
     Operation(path="/docs", name="docs", summary="This interface, to be read", kind="text/html", schema=TEXT),
     Operation(
         path="/openapi.json",

@@ -1,94 +1,123 @@
-"""The status page: plain HTML made here, nothing fetched from elsewhere and no script."""
+"""The status page at `/`: a shell that holds nothing, and the modules, styles and icons that it is made of.
+
+The page reads the daemon as any client would, over `/ws` and the paths of HTTP, and shows a key where one is needed. So
+what is served here is the same for everybody and needs none.
+"""
 
 from __future__ import annotations
 
-import base64
+import gzip
 import hashlib
-from collections.abc import Sequence
-from html import escape
+from functools import cache
+from importlib.resources import files
+from typing import Final
 
 import attrs
+from quart import Quart, Response, request
+from werkzeug.exceptions import NotFound
 
-from pricefeedd import __version__
-from pricefeedd.web.health import Readiness
-
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1c1e21;background:#fff}
-table{border-collapse:collapse;width:100%;margin:0 0 2rem}
-th,td{text-align:left;padding:.3rem .7rem;border-bottom:1px solid #ddd;font-variant-numeric:tabular-nums}
-.ok{color:#176b37}.bad{color:#a5161c}a{color:#0a58a6}
-@media(prefers-color-scheme:dark){body{color:#e4e6eb;background:#18191a}th,td{border-color:#3a3b3c}
-.ok{color:#6fcf97}.bad{color:#ff8b8f}a{color:#7db8f5}}
-"""
-
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-
-#: Nothing but our own style may be used by the page.
-CONTENT_SECURITY_POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+#: Our own files and our own addresses, and nothing else: no script or style in the text, no form that is sent.
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; font-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-#: Topics that the page shows.
-MOST_ROWS = 500
+#: What stands in the shell for the name of this build.
+_BUILD: Final = "@BUILD@"
+
+#: The name of a build is in each address, so what is found there never changes.
+_FOREVER: Final = "public, max-age=31536000, immutable"
+
+_KINDS: Final = {
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "mjs": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+    "txt": "text/plain; charset=utf-8",
+}
+
+#: Paths that begin so are open to anybody, as `/` is.
+STATIC: Final = "/static/"
 
 
 @attrs.frozen(kw_only=True)
-class FeedRow:
-    """One topic on the page."""
+class Asset:
+    """One file of the page.
 
-    topic: str
-    state: str
-    value: str
-    age_s: float | None
-    readers: int
-
-
-def _row(cells: Sequence[object], mark: str = "") -> str:
-    kind = f' class="{mark}"' if mark else ""
-    return f"<tr{kind}>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells) + "</tr>"
-
-
-def render(readiness: Readiness, feeds: Sequence[FeedRow], *, total: int, readers: int) -> str:
-    """Return the page.
-
-    Args:
-        feeds: Topics to show; the page says how many more of `total` there are.
-        readers: WebSocket clients now.
+    Attributes:
+        kind: Its content type.
+        data: What is in it.
+        packed: The same for those who take gzip: a phone far away has a third to load.
     """
-    venues = "".join(
-        _row(
-            (
-                venue,
-                market,
-                "healthy" if facts["healthy"] else "unhealthy",
-                facts["active_connections"],
-                facts["total_messages"],
-                facts["last_message_time"] or "never",
-                facts["circuit_state"],
-            ),
-            "ok" if facts["healthy"] else "bad",
-        )
-        for venue, markets in readiness.venues.items()
-        for market, facts in markets.items()
-    )
-    topics = "".join(
-        _row((f.topic, f.state, f.value, "" if f.age_s is None else f"{f.age_s:.1f} s", f.readers))
-        for f in feeds[:MOST_ROWS]
-    )
-    more = f"<p>and {total - len(feeds[:MOST_ROWS])} more: see /feeds</p>" if total > MOST_ROWS else ""
-    state = (
-        '<p class="ok">ready</p>'
-        if readiness.ready
-        else f'<p class="bad">not ready: {escape("; ".join(readiness.reasons))}</p>'
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>pricefeedd</title>'
-        '<meta name="viewport" content="width=device-width"><meta http-equiv="refresh" content="5">'
-        f"<style>{_STYLE}</style></head><body><h1>pricefeedd {escape(__version__)}</h1>{state}"
-        f'<p>{readers} readers, {total} topics. Data: WebSocket on /ws, and <a href="/docs">more</a>.</p>'
-        "<h2>Venues</h2><table><tr><th>venue"
-        "<th>market<th>state<th>connections<th>messages<th>last message<th>breaker</tr>"
-        f"{venues}</table><h2>Topics</h2><table><tr><th>topic<th>state<th>last value<th>age<th>readers</tr>"
-        f"{topics}</table>{more}</body></html>"
-    )
+
+    kind: str
+    data: bytes
+    packed: bytes
+
+
+@attrs.frozen(kw_only=True)
+class Assets:
+    """All that the page is made of.
+
+    Attributes:
+        build: A name for just these contents.
+        shell: The page's HTML.
+        files: What it loads, by name.
+    """
+
+    build: str
+    shell: bytes
+    files: dict[str, Asset]
+
+
+@cache
+def assets() -> Assets:
+    """Return what the page is made of; read once, from the installed package."""
+    found = sorted(files("pricefeedd.web").joinpath("static").iterdir(), key=lambda entry: entry.name)
+    texts = {entry.name: entry.read_bytes() for entry in found if entry.is_file()}
+    digest = hashlib.sha256()
+    for name, data in texts.items():
+        digest.update(b"%s %d " % (name.encode(), len(data)) + data)
+    build = digest.hexdigest()[:12]
+    shell = texts.pop("index.html").replace(_BUILD.encode(), build.encode())
+    made = {
+        name: Asset(kind=_KINDS[name.rpartition(".")[2]], data=data, packed=gzip.compress(data, mtime=0))
+        for name, data in texts.items()
+    }
+    return Assets(build=build, shell=shell, files=made)
+
+
+class Page:
+    """The handlers."""
+
+    def add_routes(self, app: Quart) -> None:
+        """Add the paths to the app."""
+        app.add_url_rule("/", "page", self.page)
+        app.add_url_rule(f"{STATIC}<build>/<name>", "static_file", self.static_file)
+
+    async def page(self) -> Response:
+        """Hand out the shell."""
+        found = assets()
+        headers = {
+            "Cache-Control": "no-cache",  # it may be kept, but whether it is still the one is asked each time
+            "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+            "Referrer-Policy": "no-referrer",  # a key may be in the address
+        }
+        response = Response(found.shell, headers=headers, content_type="text/html; charset=utf-8")
+        response.set_etag(found.build)
+        return await response.make_conditional(request)
+
+    async def static_file(self, build: str, name: str) -> Response:
+        """Hand out a file that the shell names. A shell of another build is given the present one, and may not keep it."""
+        found = assets()
+        asset = found.files.get(name)
+        if asset is None:
+            raise NotFound
+        packed = request.accept_encodings.quality("gzip") > 0
+        headers = {"Vary": "Accept-Encoding"}
+        if packed:
+            headers["Content-Encoding"] = "gzip"
+        if build == found.build:
+            headers["Cache-Control"] = _FOREVER
+        data = asset.packed if packed else asset.data
+        return Response(data, headers=headers, content_type=asset.kind)

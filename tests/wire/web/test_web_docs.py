@@ -329,7 +329,7 @@ async def test_the_page_shows_all_and_needs_nothing(start_web: Any, http: Any) -
         assert f"</span>{op}</h3>" in answer.text
     for words in ("prefers-color-scheme:dark", "width=device-width", "4008", "/ws/pyth", "/ws/ohlcv"):
         assert words in answer.text
-    assert 'href="/docs"' in (await http.get(f"{web.http}/")).text
+    assert 'href="docs"' in (await http.get(f"{web.http}/")).text
 
 
 async def test_the_curl_lines_work(start_web: Any, http: Any, web_key: Any) -> None:
