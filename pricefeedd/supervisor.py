@@ -5,6 +5,7 @@ Venue failures stop here. This module and `loader`, the two borders with plugin 
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -45,10 +46,11 @@ class Lost:
 
 
 class _Run:
-    """A session under way, and how it ended."""
+    """A session under way, and how it ended; all lines of the log that follow from it bear its `trace_id`."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.trace_id = uuid.uuid4().hex
         self.ended = trio.Event()
         self.scope = trio.CancelScope()
         self.error: BaseException | None = None
@@ -209,6 +211,7 @@ class Keeper:
             self._breaker.success()
             self._connection.patience = 1.0
 
+        structlog.contextvars.bind_contextvars(trace_id=run.trace_id)
         try:
             with run.scope:
                 async with trio.open_nursery() as nursery:
@@ -240,7 +243,14 @@ class Keeper:
             self._breaker.failure(trio.current_time())
         if isinstance(error, LoginRejectedError):
             whose = {} if link.account is None else {"account": link.account.name}
-            log.error("login refused", venue=link.venue, feed=link.feed.name, reason=reason, **whose)
+            log.error(
+                "login refused",
+                venue=link.venue,
+                feed=link.feed.name,
+                reason=reason,
+                trace_id=run.trace_id,
+                **whose,
+            )
             return None
         if isinstance(error, VenueError):
             # What asking again cannot help is asked again all the same, hours apart: venues suspend and resume.
@@ -252,6 +262,7 @@ class Keeper:
             index=connection.index,
             reason=reason,
             delay_s=round(delay, 2),
+            trace_id=run.trace_id,
         )
         return delay
 

@@ -26,7 +26,7 @@ import attrs
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from pricefeedd.logs.levels import BACK, LEVELS, MORE, Levels
+from pricefeedd.logs.levels import BACK, LEVELS, MORE, Levels, check
 from pricefeedd.logs.lines import FORMATS, detect, redact, renderer
 from pricefeedd.logs.output import Output
 from pricefeedd.logs.recent import Recent
@@ -87,7 +87,7 @@ def configure(
     """Send all log lines of the process to one stream; a second call replaces the first.
 
     Args:
-        level: `debug`, `info`, `warning` or `error`.
+        level: `debug`, `info`, `warning`, `error`; `critical` is as good as silence.
         format: `json`, `console`, `journal`; `auto` looks at what the stream is.
         stream: stderr by default; then warnings, and an exception that ends the process, become lines too.
         repeat_s: The same line is not written again for so long, but counted; 0 writes each.
@@ -96,8 +96,7 @@ def configure(
         ValueError: Unknown level or format.
     """
     global _ways
-    if level not in LEVELS:
-        raise ValueError(f"unknown log level {level!r}; there is {', '.join(LEVELS)}")
+    check(level)
     if format not in FORMATS:
         raise ValueError(f"unknown log format {format!r}; there is {', '.join(FORMATS)}")
     if stream is None:
@@ -142,12 +141,17 @@ def configure(
         )
         return formatter.format(record)
 
-    before, output = _ways, Output(stream, chores=_chores, excuse=excuse)
+    before = _ways
+    if before is not None and before.output.leads_to(stream):
+        output = before.output  # what waits there is not waited for
+        output.excuse = excuse
+    else:
+        output = Output(stream, chores=_chores, excuse=excuse)
+        if before is not None:
+            before.output.close()
     with _lock:
         _ways = _Ways(Repeats(repeat_s), output)
     levels.wake = output.wake
-    if before is not None:
-        before.output.close()
     handler = _Handler(output)
     handler.setFormatter(formatter)
     logging.getLogger().handlers = [handler]

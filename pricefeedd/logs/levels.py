@@ -11,9 +11,24 @@ from typing import Final
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
+#: And what is as good as silence, for commands whose own words are what matters.
+QUIET: Final = "critical"
+
+_ALL: Final = (*LEVELS, QUIET)
+
 #: Signals that change the level, where the system has them: one step more talkative; back to what is configured.
 MORE: Final[int | None] = getattr(signal, "SIGUSR1", None)
 BACK: Final[int | None] = getattr(signal, "SIGUSR2", None)
+
+
+def check(level: str) -> None:
+    """Refuse what is no level.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if level not in _ALL:
+        raise ValueError(f"unknown log level {level!r}; there is {', '.join(_ALL)}")
 
 
 class Levels:
@@ -62,8 +77,7 @@ class Levels:
         Raises:
             ValueError: Unknown level.
         """
-        if level not in LEVELS:
-            raise ValueError(f"unknown log level {level!r}; there is {', '.join(LEVELS)}")
+        check(level)
         with self._lock:
             self.current = level
             self._until_s = None if for_s is None else self._now_s() + for_s
@@ -74,7 +88,7 @@ class Levels:
     def heard(self, number: int) -> bool:
         """Obey a signal if it is one of ours; return whether it was."""
         if number == MORE is not None:
-            self.change(LEVELS[max(0, LEVELS.index(self.current) - 1)])
+            self.change(_ALL[max(0, _ALL.index(self.current) - 1)])
         elif number == BACK is not None:
             self.change(self.configured)
         else:

@@ -26,6 +26,7 @@ class Output:
 
     Attributes:
         dropped: Lines that were not written: too many waited, or the stream is broken.
+        excuse: Makes the line that says how many were dropped.
     """
 
     def __init__(
@@ -41,12 +42,11 @@ class Output:
         Args:
             stream: None throws all away.
             chores: Called now and then on the thread; returns in how many seconds there is more to do.
-            excuse: Makes the line that says how many were dropped.
             limit_bytes: Most that waits.
         """
         self.dropped = 0
         self._chores = chores
-        self._excuse = excuse
+        self.excuse = excuse
         self._limit_bytes = limit_bytes
         self._stream = stream
         self._fd = _descriptor(stream)
@@ -58,6 +58,10 @@ class Output:
         self._closed = False
         self._changed = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
+
+    def leads_to(self, stream: TextIO | None) -> bool:
+        """Return whether it writes to that very stream, and goes on doing so."""
+        return self._stream is stream and not self._closed
 
     def put(self, line: str) -> None:
         """Have a line written; never waits, and drops it where it would have to."""
@@ -124,7 +128,7 @@ class Output:
             if batch:
                 failed = not self._write(b"".join(batch))
                 if untold and not failed:
-                    self._write(self._excuse(untold).encode() + b"\n")
+                    self._write(self.excuse(untold).encode() + b"\n")
                 with self._changed:
                     # What waits is bounded together with what is being written.
                     self._waiting_bytes -= sum(map(len, batch))
