@@ -21,6 +21,7 @@ import hypercorn.trio
 import trio
 from hypercorn.config import Config
 
+from pricefeedd import notify
 from pricefeedd.web.daemon import Tls
 from pricefeedd.web.goodbye import SHUTDOWN, Goodbye
 from pricefeedd.web.readers import Readers
@@ -51,23 +52,31 @@ class App(Protocol):
 
 
 def open_socket(address: str) -> socket.socket:
-    """Return a listening socket for `host:port`, `[v6]:port`, `unix:/path` or `fd://N`.
+    """Return a listening socket for `host:port`, `[v6]:port`, `unix:/path`, `fd://N` or `fd://NAME`.
 
     Raises:
         OSError: It cannot be listened on; the message names the address.
         ValueError: It is none of these forms.
     """
+    if address.startswith("fd://"):
+        try:
+            return _open_fd(notify.listen_fd(address.removeprefix("fd://")))
+        except (OSError, ValueError) as e:
+            # A number that nobody handed over may be anything, or nothing: the process was not begun by its socket unit.
+            raise OSError(
+                getattr(e, "errno", None), f"cannot listen on {address}: {getattr(e, 'strerror', None) or e}"
+            ) from e
     try:
         if address.startswith("unix:"):
             return _open_unix(address.removeprefix("unix:"))
-        if address.startswith("fd://"):
-            return _open_fd(int(address.removeprefix("fd://")))
         host, _, port = address.rpartition(":")
         return _open_tcp(host.removeprefix("[").removesuffix("]"), int(port))
     except OSError as e:
         raise OSError(e.errno, f"cannot listen on {address}: {e.strerror or e}") from e
     except ValueError as e:
-        raise ValueError(f"cannot listen on {address!r}: expected host:port, unix:/path or fd://N") from e
+        raise ValueError(
+            f"cannot listen on {address!r}: expected host:port, unix:/path, fd://N or fd://NAME"
+        ) from e
 
 
 def _open_tcp(host: str, port: int) -> socket.socket:
@@ -163,7 +172,7 @@ async def serve(
     Started with the addresses it listens on: `http://127.0.0.1:8765`, `unix:/path`; those of `listen` first.
 
     Args:
-        listen: Where to listen: `host:port`, `unix:/path` or `fd://N`.
+        listen: Where to listen: `host:port`, `unix:/path`, `fd://N` or `fd://NAME`.
         admin_listen: Likewise, for connections that may use what is kept from the others.
         tls: Certificate and key for the TCP listeners; unix sockets stay plain.
         max_clients: Bounds the connections, with some more for scrapes and probes; asked for each.

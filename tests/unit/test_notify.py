@@ -103,11 +103,51 @@ def test_the_watchdog_is_fed_twice_as_often_as_asked(
 @pytest.mark.parametrize(
     ("environ", "fds"),
     [
-        ({"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid())}, (3, 4)),
-        ({"LISTEN_FDS": "2", "LISTEN_PID": "1"}, ()),
-        ({"LISTEN_FDS": "2"}, ()),
-        ({}, ()),
+        ({"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid())}, {3: "", 4: ""}),
+        (
+            {"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": "web:admin"},
+            {3: "web", 4: "admin"},
+        ),
+        ({"LISTEN_FDS": "2", "LISTEN_PID": "1"}, {}),
+        ({"LISTEN_FDS": "2"}, {}),
+        ({"LISTEN_FDS": "some", "LISTEN_PID": str(os.getpid())}, {}),
+        ({}, {}),
     ],
 )
-def test_sockets_are_taken_only_if_meant_for_us(environ: dict[str, str], fds: tuple[int, ...]) -> None:
+def test_sockets_are_taken_only_if_meant_for_us(environ: dict[str, str], fds: dict[int, str]) -> None:
     assert notify.listen_fds(environ) == fds
+
+
+def opened(*names: str) -> dict[str, str]:
+    """Return the environment of a process for which systemd opened sockets of these names."""
+    return {
+        "LISTEN_PID": str(os.getpid()),
+        "LISTEN_FDS": str(len(names)),
+        "LISTEN_FDNAMES": ":".join(names),
+    }
+
+
+def test_a_socket_is_meant_by_number_or_name() -> None:
+    environ = opened("web", "admin", "web")
+
+    assert notify.listen_fd("3", environ) == 3
+    assert notify.listen_fd("9", environ) == 9  # whoever opened that
+    assert notify.listen_fd("admin", environ) == 4
+    with pytest.raises(ValueError, match=r"several sockets are named 'web' .*: 3 \(web\), 4 \(admin\), 5"):
+        notify.listen_fd("web", environ)
+    with pytest.raises(ValueError, match=r"no socket is named 'feed' among those that systemd opened: none"):
+        notify.listen_fd("feed", {})
+
+
+@pytest.mark.parametrize(
+    ("addresses", "unused"),
+    [
+        (["127.0.0.1:8765"], ["fd://3", "fd://4"]),
+        (["fd://3"], ["fd://4"]),
+        (["fd://admin"], ["fd://3"]),
+        (["fd://web", "fd://4"], []),
+    ],
+)
+def test_sockets_that_nobody_uses_are_found(addresses: list[str], unused: list[str]) -> None:
+    assert notify.unused_fds(addresses, opened("web", "admin")) == unused
+    assert notify.unused_fds(addresses, {}) == []
