@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -86,7 +86,10 @@ def gauges(markets: Sequence[MarketStats], now_ns: int) -> Iterator[Metric]:
 
 
 def latencies(markets: Sequence[MarketStats]) -> Iterator[Metric]:
-    """Yield how long events took, part by part."""
+    """Yield how long events took, part by part.
+
+    With many markets these are most of all that is told: each family comes in parts, one right after the other.
+    """
     for name, text, of in (
         (
             "venue",
@@ -102,19 +105,19 @@ def latencies(markets: Sequence[MarketStats]) -> Iterator[Metric]:
         ),
     ):
         labels = (*_LABELS, "channel") if name == "venue" else _LABELS
-        yield _family(f"pricefeedd_{name}_latency_seconds", text, labels, markets, of)
+        for market in markets:
+            yield _family(f"pricefeedd_{name}_latency_seconds", text, labels, market, of(market))
 
 
 def _family(
     name: str,
     text: str,
     labels: Sequence[str],
-    markets: Sequence[MarketStats],
-    of: Callable[[MarketStats], dict[str, Histogram]],
+    market: MarketStats,
+    histograms: Mapping[str, Histogram],
 ) -> Metric:
     family = HistogramMetricFamily(name, text, labels=labels)
-    for market in markets:
-        for channel, histogram in of(market).items():
-            values = (market.venue, market.market, channel)[: len(labels)]
-            family.add_metric(values, buckets(histogram), histogram.total_s)
+    for channel, histogram in histograms.items():
+        values = (market.venue, market.market, channel)[: len(labels)]
+        family.add_metric(values, buckets(histogram), histogram.total_s)
     return family

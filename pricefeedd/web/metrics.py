@@ -27,7 +27,7 @@ from pricefeedd.web.daemon import Daemon
 
 #: So much is done between two looks at what else there is to do: about a millisecond.
 TOPICS_AT_ONCE: Final = 1_000
-SAMPLES_AT_ONCE: Final = 250
+SAMPLES_AT_ONCE: Final = 150
 
 _END: Final = b"# EOF\n"
 
@@ -85,11 +85,14 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         topics = await self._count_topics()
         text: list[bytes] = []
+        told = ""
         for families in self._groups(topics):
             for family in families:
-                for number, part in enumerate(_parts(family)):
+                for part in _parts(family):
                     encoded = encode(_Part([part])).removesuffix(_END)
-                    text.append(_without_head(encoded) if number else encoded)
+                    # A family may come in several parts, one right after the other.
+                    text.append(_without_head(encoded) if part.name == told else encoded)
+                    told = part.name
                     await trio.lowlevel.checkpoint()
         if content_type.startswith("application/openmetrics-text"):
             text.append(_END)
