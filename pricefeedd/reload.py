@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+import attrs
 import structlog
 import trio
 
@@ -18,6 +19,9 @@ from pricefeedd.loader import Plugins
 from pricefeedd.term import Workplace
 
 log = structlog.get_logger("pricefeedd.reload")
+
+#: So many may wait for a reload; more wait for their turn to ask.
+WISHES = 16
 
 #: Reads the file and the environment, and looks what is installed now.
 Reread = Callable[[], tuple[Config, Plugins]]
@@ -33,6 +37,15 @@ class ReloadRefusedError(PricefeeddError):
     def __init__(self, message: str, problems: list[str]) -> None:
         super().__init__(message)
         self.problems = problems
+
+
+@attrs.define(eq=False)
+class _Wish:
+    """A reload that somebody waits for."""
+
+    done: trio.Event = attrs.field(factory=trio.Event)
+    found: Delta | None = None
+    refusal: ReloadRefusedError | None = None
 
 
 class Reloader:
@@ -56,7 +69,7 @@ class Reloader:
         self._place = place
         self._follow = follow
         self._reread = reread
-        self._lock = trio.Lock()
+        self._wishes, self._asked = trio.open_memory_channel[_Wish](WISHES)
         self._last_ns: int | None = None
         self._error = ""
 
@@ -69,25 +82,37 @@ class Reloader:
         return (await self._read())[0]
 
     async def reload(self) -> Delta:
-        """Change what differs, and return it.
+        """Change what differs, and return it. Once begun it is carried through, whether the caller waits or not.
 
         Raises:
             ReloadRefusedError: The configuration cannot be used; nothing has changed.
         """
-        async with self._lock:
+        wish = _Wish()
+        await self._wishes.send(wish)
+        await wish.done.wait()
+        if wish.refusal is not None:
+            raise wish.refusal
+        assert wish.found is not None, "it was carried out"
+        return wish.found
+
+    async def run(self) -> None:
+        """Carry reloads out, one after the other, until cancelled.
+
+        What fails in the midst of one ends the daemon: it is started again, with the new configuration.
+        """
+        async for wish in self._asked:
             notify.reloading()
             try:
-                found, plugins = await self._read()
-                await self._carry_out(found, plugins)
+                wish.found, plugins = await self._read()
+                await self._carry_out(wish.found, plugins)
             except ReloadRefusedError as e:
+                wish.refusal = e
                 self.failed += 1
                 self._error = str(e)
                 log.error("reload refused", problems=e.problems)  # noqa: TRY400  # the problems are what matters
-                raise
-            finally:
-                self._last_ns = time.time_ns()
-                notify.ready()
-            return found
+            self._last_ns = time.time_ns()
+            notify.ready()
+            wish.done.set()
 
     async def _read(self) -> tuple[Delta, Plugins]:
         if self._reread is None:
@@ -102,10 +127,12 @@ class Reloader:
     async def _carry_out(self, found: Delta, plugins: Plugins) -> None:
         old = self._place.config
         self._place.config, self._place.plugins = found.config, plugins
-        if old.logging != found.config.logging:
-            logs.configure(found.config.logging.level, found.config.logging.format)
+        logging = found.config.logging
+        if old.logging.format != logging.format:
+            logs.configure(logging.level, logging.format, repeat_s=logging.repeat_s)
+        elif old.logging != logging:
+            logs.set_level(logging.level)
         if found.lines:
-            # What is half done cannot be left so: the daemon's end alone cancels it.
             await self._follow(found)
         self.count += 1
         self._error = ""

@@ -17,12 +17,13 @@ from typing import Any
 import structlog
 import trio
 
-from pricefeedd import __version__, notify
+from pricefeedd import __version__, logs, notify
 from pricefeedd.accounts.keeper import Accounts
 from pricefeedd.bus import Bus
 from pricefeedd.config import Config
 from pricefeedd.demand import LINGER_S, Hold
 from pricefeedd.errors import ServiceAwayError
+from pricefeedd.explain.assembly import explain
 from pricefeedd.inlet import Inlet
 from pricefeedd.instruments import Directory
 from pricefeedd.lanes import SinkLanes
@@ -172,6 +173,10 @@ class Daemon:
             "reload": self.reloader.describe(),
         }
 
+    def explain(self, topic: str) -> dict[str, Any]:
+        """Return why a topic is as it is; who may know of it was asked before."""
+        return explain(topic, self)
+
     # --- life ------------------------------------------------------------------------------------------
 
     async def run(
@@ -190,6 +195,8 @@ class Daemon:
         Raises:
             ServiceAwayError: A listener's address is taken.
         """
+        for fd in notify.unused_fds([*self.config.web.listen, *self.config.web.admin_listen]):
+            log.warning("systemd opened a socket that [web] listen does not name", listen=fd)
         self._app = app = create_app(self)
         if isinstance(self.bus, Mirror):
             self.bus.on_renewal = partial(self._renew, app)
@@ -200,6 +207,7 @@ class Daemon:
             async with self.archive.running(), trio.open_nursery() as minding:
                 if signals:
                     await minding.start(self._signals, name="signals")
+                minding.start_soon(self.reloader.run, name="reload")
                 minding.start_soon(self._watchdog, name="watchdog")
                 minding.start_soon(watch_loop, self.stats, name="loop")
                 minding.start_soon(self._announce, task_status, name="announce")
@@ -307,7 +315,7 @@ class Daemon:
         self._app.readers.reconfigured()
 
     async def _signals(self, *, task_status: trio.TaskStatus[None]) -> None:
-        wanted = [signal.SIGTERM, signal.SIGINT]
+        wanted = [signal.SIGTERM, signal.SIGINT, *logs.SIGNALS]
         hangup = getattr(signal, "SIGHUP", None)  # Windows has none
         if hangup is not None:
             wanted.append(hangup)
@@ -315,6 +323,8 @@ class Daemon:
             task_status.started()
             async with trio.open_nursery() as reloading:
                 async for number in received:
+                    if logs.heard(number):
+                        continue
                     if number == hangup:
                         reloading.start_soon(self.reloader.on_signal, name="reload")
                     else:

@@ -64,7 +64,7 @@ def run(path: Path | None, listen: str | None, log_level: str | None) -> None:
         os.environ["PRICEFEEDD__LOGGING__LEVEL"] = log_level
     plugins = load_plugins()
     config, _ = read_config(path, plugins)
-    configure(config.logging.level, config.logging.format)
+    configure(config.logging.level, config.logging.format, repeat_s=config.logging.repeat_s)
 
     def reread() -> tuple[Config, Plugins]:
         importlib.invalidate_caches()  # a plugin may have been installed since

@@ -272,10 +272,12 @@ class LoggingConfig:
     Attributes:
         level: The least that is logged: `debug`, `info`, `warning` or `error`.
         format: `json`, `console`, `journal`, or `auto` for what stderr is.
+        repeat_s: The same line is not written again for so long, but counted; 0 writes each.
     """
 
     level: str = attrs.field(default="info", validator=checks.one_of("debug", "info", "warning", "error"))
     format: str = attrs.field(default="auto", validator=checks.one_of("auto", "json", "console", "journal"))
+    repeat_s: float = attrs.field(default=10.0, validator=checks.between(0, 3600))
 
 
 @attrs.frozen(kw_only=True)
