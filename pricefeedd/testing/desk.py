@@ -36,6 +36,7 @@ class Desk:
         messages: What the reader got, in order.
         clock: Our wall clock; the venue has its own.
         dialer: What they reach the venue by; it knows all URLs that were dialled.
+        accounts: The accounts themselves.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Desk:
         self.dialer = dialer
         self.messages: list[Message] = []
         self._name = name
-        self._accounts = accounts
+        self.accounts = accounts
         self._changed = trio.lowlevel.ParkingLot()
         self._mailbox = bus.mailbox(limit_bytes=1 << 40, flush=self._flush)
 
@@ -72,7 +73,7 @@ class Desk:
 
     def runtime(self, account: str = "main") -> AccountRuntime:
         """Return an account that runs."""
-        return self._accounts.running[self._name, account]
+        return self.accounts.running[self._name, account]
 
     def events(self, channel: str, account: str = "main") -> list[AccountEvent]:
         """Return what an account was told of a channel."""
@@ -96,7 +97,7 @@ class Desk:
 
     def whole(self, account: str = "main") -> bool:
         """Return whether nothing is missing of an account, as far as anybody knows."""
-        runtime = self._accounts.running.get((self._name, account))
+        runtime = self.accounts.running.get((self._name, account))
         told = [] if runtime is None else runtime.describe()["channels"].values()
         return bool(told) and all(channel["whole"] for channel in told)
 
