@@ -186,7 +186,7 @@ class Spool:
             if not folder.exists():
                 folder.mkdir(mode=0o700, exist_ok=True)
         # SQLite gives its log the mode of this file, so it is made here, for nobody else to read.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = sqlite3.connect(self.path, timeout=1.0, isolation_level=None, check_same_thread=False)
         self._connection = connection
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def _from_file(path: Path, what: str) -> str:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 raise ValueError(f"{what}: not a regular file")
-            if mode & stat.S_IROTH:
+            # On Windows the mode says nothing of who may read.
+            if mode & stat.S_IROTH and sys.platform != "win32":
                 raise ValueError(
                     f"{what}: everybody may read it (mode {stat.S_IMODE(mode):o}); chmod 600 the file"
                 )

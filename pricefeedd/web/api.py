@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -190,7 +189,14 @@ def _details(daemon: Daemon, venue: str, market: str) -> dict[str, Any]:
     }
 
 
-def _peak_rss_bytes() -> int:
-    """Return the most memory that was resident; getrusage(2) counts kilobytes on Linux, bytes on macOS."""
+def _peak_rss_bytes() -> int | None:
+    """Return the most memory that was resident; getrusage(2) counts kilobytes on Linux, bytes on macOS.
+
+    None where the system does not say it so.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

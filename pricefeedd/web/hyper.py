@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 import binascii
 import inspect
-import os
 import socket
 import ssl
 from contextlib import suppress
@@ -397,10 +396,10 @@ class _Connection(TCPServer):
         # closing would stop half way and leave the connection open.
         stream: Any = self.stream
         plain = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-        end = plain.socket.fileno()
+        inner: Any = getattr(plain.socket, "_sock", None)  # see `Writer`
         with suppress(OSError):
             for _ in range(16):  # a socket closed while it holds unread bytes is reset, answer and all
-                if end == -1 or not os.read(end, 65_536):
+                if inner is None or not inner.recv(65_536):
                     break
         plain.socket.close()
 
@@ -453,6 +452,6 @@ class Connections:
         await self._context.terminated.set()
 
     def _secured(self, stream: trio.SocketStream) -> Any:
-        if self._tls is None or stream.socket.family == socket.AF_UNIX:
+        if self._tls is None or stream.socket.family == getattr(socket, "AF_UNIX", None):
             return stream
         return trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)

@@ -6,11 +6,13 @@ by its public interface instead: slowly, but right.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
 import ssl
 import stat
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -30,6 +32,9 @@ log = logging.getLogger(__name__)
 
 #: Key in the ASGI scope's `state`: whether the connection came in by an admin listener.
 ADMIN_LISTENER: Final = "pricefeedd.admin_listener"
+
+#: Windows has none.
+_AF_UNIX: Final[int | None] = getattr(socket, "AF_UNIX", None)
 
 #: Connections beyond the WebSocket clients: scrapes, probes, the status page.
 _OTHER_CONNECTIONS = 256
@@ -85,7 +90,9 @@ def _open_tcp(host: str, port: int) -> socket.socket:
     )[0]
     sock = socket.socket(family, kind, proto)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # On Windows this would let another program take the port as well; there it is not needed.
+        if sys.platform != "win32":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(where)
         sock.listen(1024)
     except OSError:
@@ -96,14 +103,16 @@ def _open_tcp(host: str, port: int) -> socket.socket:
 
 def _open_unix(path: str) -> socket.socket:
     """Listen on a path; a socket that a crashed process left there is replaced, one in use is not."""
+    if _AF_UNIX is None:
+        raise OSError(errno.EAFNOSUPPORT, "this system has no unix sockets; use host:port")
     with suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode):
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            with socket.socket(_AF_UNIX, socket.SOCK_STREAM) as probe:
                 try:
                     probe.connect(path)
                 except ConnectionRefusedError:
                     os.unlink(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(_AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(path)
         sock.listen(1024)
@@ -126,7 +135,7 @@ def _open_fd(number: int) -> socket.socket:
 
 def _name(sock: socket.socket, tls: bool) -> str:
     where = sock.getsockname()
-    if sock.family == socket.AF_UNIX:
+    if sock.family == _AF_UNIX:
         return f"unix:{where}"
     host = f"[{where[0]}]" if ":" in where[0] else where[0]
     return f"{'https' if tls else 'http'}://{host}:{where[1]}"
@@ -188,7 +197,7 @@ async def serve(
         for addresses, admin in ((listen, False), (admin_listen, True)):
             for address in addresses:
                 sockets += [(open_socket(address), admin)]
-        names = [_name(s, context is not None and s.family != socket.AF_UNIX) for s, _ in sockets]
+        names = [_name(s, context is not None and s.family != _AF_UNIX) for s, _ in sockets]
         async with trio.open_nursery() as housekeeping:
             app.readers.nursery = housekeeping
             housekeeping.start_soon(app.readers.beat, name="web:heartbeats")
@@ -229,7 +238,7 @@ async def _hypercorns_inside() -> tuple[ModuleType | None, str]:
 
 def _close(sock: socket.socket) -> None:
     if sock.fileno() != -1:
-        if sock.family == socket.AF_UNIX:
+        if sock.family == _AF_UNIX:
             with suppress(OSError):
                 os.unlink(sock.getsockname())
         sock.close()
@@ -273,8 +282,8 @@ class _Server:
 
     async def _serve(self, stream: trio.SocketStream, *, admin: bool) -> None:
         if self._open >= self._most() + _OTHER_CONNECTIONS:
-            with suppress(OSError):
-                os.write(stream.socket.fileno(), _BUSY)
+            with trio.move_on_after(1), suppress(trio.BrokenResourceError):
+                await stream.send_all(_BUSY)
             await stream.aclose()
             return
         self._open += 1
@@ -305,12 +314,12 @@ async def _serve_ordinary(
     async with trio.open_nursery() as nursery:
         ending = trio.Event()
         for sock, admin in sockets:
-            if hasattr(socket, "TCP_USER_TIMEOUT") and sock.family != socket.AF_UNIX:
+            if hasattr(socket, "TCP_USER_TIMEOUT") and sock.family != _AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall_ms)
             config = _config()
             config.graceful_timeout = grace_s
             config.bind = [f"fd://{sock.dup().detach()}"]
-            if tls is not None and sock.family != socket.AF_UNIX:
+            if tls is not None and sock.family != _AF_UNIX:
                 config.certfile, config.keyfile = tls.certfile, tls.keyfile
             nursery.start_soon(
                 partial(

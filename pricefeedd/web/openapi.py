@@ -135,7 +135,13 @@ _STATUS: Final = open_object(
         },
         "subscriptions": REGISTRY,
         "sinks": {"type": "object", "additionalProperties": SINK},
-        "memory": open_object({"peak_rss_bytes": COUNT}),
+        "memory": open_object(
+            {
+                "peak_rss_bytes": described(
+                    {"type": ["integer", "null"]}, "Null where the system does not say."
+                )
+            }
+        ),
     }
 )
 _FEED: Final = closed(

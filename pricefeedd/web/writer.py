@@ -6,7 +6,6 @@ order is the order of the calls and no frame is cut in two by another.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import struct
