@@ -225,6 +225,27 @@ def test_latency_is_measured_by_channel() -> None:
     assert 0.04 < latency["trade"].total_s < 0.06
 
 
+def test_a_channel_that_nobody_asked_for_names_no_metric() -> None:
+    gate = made(channels=("quote",))
+    for number in range(20):
+        admitted(gate, [trade(number)])
+    assert gate.context.stats.latency == {}
+
+
+def test_a_venue_that_is_ahead_of_us_makes_no_negative_latency() -> None:
+    gate = made()
+    for number in range(1, 20):
+        event = trade(number)
+        event.received_ns = NOW + number * S
+        event.venue_time_ns = event.received_ns + 3 * S - number % 5 * 1_000_000
+        admitted(gate, [event])
+    histogram = gate.context.stats.latency["trade"]
+    assert sum(histogram.counts[:5]) == 19, "all of them below 10 ms, once the clock is put right"
+    assert histogram.total_ns >= 0
+    gate.shift(-3 * S)
+    assert gate.context.stats.offset.least_ns is None
+
+
 events_st = st.lists(
     st.one_of(
         st.integers(1, 20).map(trade),
