@@ -38,7 +38,7 @@ _MARGIN = 1.05
 #: To give the lead up may take so long.
 _RELEASE_S = 0.8
 #: A leader that lost its connection tries again after so long, and so does who had a session ended.
-_SOON_S = 0.05
+_SOON_S = 0.03
 #: All others that lost it wait up to so long; the database may be away for hours.
 _MOST_S = 2.0
 #: Threads that may hang in attempts to connect.
@@ -135,7 +135,7 @@ class PostgresElector:
         self._seen: tuple[int, int] | None = None
         self._since = 0.0
         # Who holds the lock while the row stands still, and since when.
-        self._stuck: tuple[int, tuple[int, int]] | None = None
+        self._stuck: tuple[int, int, int] | None = None
         self._stuck_since = 0.0
         self._trouble = ""
 
@@ -270,18 +270,22 @@ class PostgresElector:
         self._leadership.heard("")
         holder = await self._ask(session, session.lock)
         if holder:
-            return await self._mind(session, holder, (row.fence, row.beat))
+            return await self._mind(session, holder, row)
         return await self._take(session, row)
 
-    async def _mind(self, session: Session, holder: int, seen: tuple[int, int]) -> float:
+    async def _mind(self, session: Session, holder: int, row: Row) -> float:
         """Wait for who holds the lock and does not renew, and then throw it out."""
         settings, now = self._settings, time.monotonic()
-        if self._stuck != (holder, seen):
-            self._stuck, self._stuck_since = (holder, seen), now
-        left_s = self._stuck_since + settings.lease_s - settings.renew_deadline_s - now
-        if left_s > 0:
-            return min(left_s, settings.retry_s)
-        log.warning("leader does not renew; its session is ended", pid=holder, fence=seen[0])
+        seen = (holder, row.fence, row.beat)
+        if self._stuck != seen:
+            self._stuck, self._stuck_since = seen, now
+        if holder == row.pid:
+            until = self._since + settings.lease_s
+        else:  # it took the lock a moment ago, and is about to write itself into the row
+            until = self._stuck_since + settings.lease_s - settings.renew_deadline_s
+        if now < until:
+            return min(until - now, settings.retry_s)
+        log.warning("leader does not renew; its session is ended", pid=holder, fence=row.fence)
         await self._ask(session, session.evict, holder)
         self._stuck = None
         return _SOON_S
