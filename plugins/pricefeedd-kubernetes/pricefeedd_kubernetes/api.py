@@ -148,13 +148,19 @@ class LeaseApi:
         http = await self._ready(headers)
         extensions = {"sni_hostname": self.access.server_name} if self.access.server_name else {}
         request = http.build_request(
-            method, self.access.server + target, headers=headers, extensions=extensions
+            method,
+            self.access.server + target,
+            headers=headers,
+            extensions=extensions,
+            timeout=httpx.Timeout(None, connect=_to_connect_s()),
         )
         request.stream = _Body(content or b"")
         if content is not None:
             request.headers.update({"Content-Type": "application/json", "Content-Length": str(len(content))})
         try:
             return await http.send(request)
+        except httpx.ConnectTimeout as e:
+            raise ApiError(f"{self.access.server} did not answer in time") from e
         except httpx.HTTPError as e:
             self._reload = self._reload or _is_tls(e)  # the authority may have been changed
             raise ApiError(f"cannot reach {self.access.server}: {_words(e)}") from e
@@ -272,6 +278,15 @@ class _Body(httpx.AsyncByteStream):
         return content
 
 
+def _to_connect_s() -> float:
+    """Return how long a connection may take to come about: less than whoever calls waits.
+
+    A TLS handshake that httpx gives up is closed in good order; one that is cancelled leaves its socket to the garbage
+    collector, which closes it as well, but warns of it.
+    """
+    return max(0.0, 0.75 * (trio.current_effective_deadline() - trio.current_time()))
+
+
 def _record(body: dict[str, Any]) -> Record:
     try:
         return Record.read(body)
@@ -291,7 +306,7 @@ def _retry_after_s(response: httpx.Response) -> float | None:
 def _causes(error: BaseException) -> list[BaseException]:
     found: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None:
+    while cause is not None and not isinstance(cause, trio.Cancelled):  # which only led to where it happened
         found.append(cause)
         cause = cause.__cause__ or cause.__context__
     return found

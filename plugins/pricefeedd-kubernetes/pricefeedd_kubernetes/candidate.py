@@ -20,7 +20,7 @@ log = structlog.get_logger("pricefeedd.leader.kubernetes")
 #: How long giving the Lease back may take.
 RELEASE_S = 0.9
 #: Longest pauses before an API server is asked again that is away, and that refuses us.
-_AWAY_MAX_S = 2.0
+_AWAY_MAX_S = 1.0
 _REFUSED_MAX_S = 10.0
 #: How often a write is tried at once when the Lease changed meanwhile without changing hands.
 _TRIES = 3

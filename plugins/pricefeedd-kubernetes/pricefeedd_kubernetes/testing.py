@@ -33,8 +33,8 @@ from pricefeedd.testing.sockets import Connection, Pacing, Request, Response, So
 GROUP = "coordination.k8s.io"
 VERBS = frozenset({"get", "list", "create", "update", "delete"})
 
-#: Who nobody asks for a token, or who shows one that nobody was named for.
-ADMIN = "kubernetes-admin"
+#: Everybody, while there are no tokens; and who shows none while there are.
+ADMIN, ANONYMOUS = "kubernetes-admin", "system:anonymous"
 
 _PATH = re.compile(rf"/apis/{re.escape(GROUP)}/v1/namespaces/([^/]+)/leases(?:/([^/]+))?")
 _DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -46,6 +46,7 @@ _REASONS = {
     404: "NotFound",
     405: "MethodNotAllowed",
     409: "Conflict",
+    415: "UnsupportedMediaType",
     422: "Invalid",
     429: "TooManyRequests",
     500: "InternalError",
@@ -120,7 +121,7 @@ class KubeApi:
     ) -> None:
         self.namespaces = set(namespaces)
         self.tokens = dict(tokens or {})
-        self.rights: dict[str, frozenset[str]] = {}
+        self.rights: dict[str, frozenset[str]] = {ANONYMOUS: frozenset()}
         self.leases: dict[tuple[str, str], dict[str, Any]] = {}
         self.requests: Counter[str] = Counter()
         self.writes: list[Write] = []
@@ -260,6 +261,8 @@ class KubeApi:
             ("PUT", True): "update",
             ("DELETE", True): "delete",
         }.get((request.method, bool(name)))
+        if request.method == "PATCH" and name:
+            raise StatusError(415, "415: Unsupported Media Type")  # which patches need, and we know none
         if verb is None:
             raise StatusError(405, "the server does not allow this method on the requested resource")
         self.requests[verb] += 1
@@ -281,15 +284,15 @@ class KubeApi:
                 "details": details,
             }
         sent = _parsed(request.body)
-        return (
-            self._create(sent, namespace, user) if verb == "create" else self._update(sent, namespace, name)
-        )
+        return self._create(sent, namespace) if verb == "create" else self._update(sent, namespace, name)
 
     def _user(self, request: Request, certified: str) -> str:
         if certified:
             return certified
         if not self.tokens:
             return ADMIN
+        if not request.headers.get("authorization"):
+            return ANONYMOUS
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or token.strip() not in self.tokens:
             raise StatusError(401, "Unauthorized")
@@ -319,7 +322,7 @@ class KubeApi:
         metadata = {"resourceVersion": str(self._version)}
         return {"kind": "LeaseList", "apiVersion": f"{GROUP}/v1", "metadata": metadata, "items": items}
 
-    def _create(self, sent: dict[str, Any], namespace: str, user: str) -> tuple[int, Any]:
+    def _create(self, sent: dict[str, Any], namespace: str) -> tuple[int, Any]:
         metadata = sent.get("metadata") or {}
         name = metadata.get("name") or ""
         self._check_place(sent, namespace, name)
@@ -342,27 +345,31 @@ class KubeApi:
         metadata = sent.get("metadata") or {}
         self._check_place(sent, namespace, name)
         version = metadata.get("resourceVersion") or ""
-        if not str(version).isdigit() and version:
-            raise StatusError(
-                422,
-                f'Lease.{GROUP} "{name}" is invalid: metadata.resourceVersion: Invalid value: "{version}"',
-                name=name,
-            )
-        old = self.leases.get((namespace, name))
-        if old is None:
-            # Leases may be created by an update, but not by one that means a version of them.
-            if version:
-                raise StatusError(404, f'leases.{GROUP} "{name}" not found', name=name)
-            return self._create(sent, namespace, "")
+        if version and not str(version).isdigit():
+            raise StatusError(500, f'strconv.ParseUint: parsing "{version}": invalid syntax')
         if not version:
             raise StatusError(
                 422,
-                f'Lease.{GROUP} "{name}" is invalid: metadata.resourceVersion: Invalid value: 0x0: '
+                f'leases.{GROUP} "{name}" is invalid: metadata.resourceVersion: Invalid value: 0x0: '
                 "must be specified for an update",
                 name=name,
             )
+        old = self.leases.get((namespace, name))
+        uid = "" if old is None else old["metadata"]["uid"]
+        if metadata.get("uid", uid) != uid:
+            raise StatusError(
+                409,
+                f'Operation cannot be fulfilled on leases.{GROUP} "{name}": StorageError: invalid object, Code: 4, '
+                f"Key: /registry/leases/{namespace}/{name}, ResourceVersion: 0, AdditionalErrorMsg: Precondition "
+                f"failed: UID in precondition: {metadata['uid']}, UID in object meta: {uid}",
+                name=name,
+            )
+        if old is None:
+            # An update may make a Lease, whatever version it names: only the uid tells that another one was meant.
+            made = {key: value for key, value in metadata.items() if key != "resourceVersion"}
+            return self._create({**sent, "metadata": made}, namespace)
         kept = {key: old["metadata"][key] for key in ("uid", "creationTimestamp")}
-        if metadata.get("uid", kept["uid"]) != kept["uid"] or version != old["metadata"]["resourceVersion"]:
+        if version != old["metadata"]["resourceVersion"]:
             raise StatusError(
                 409,
                 f'Operation cannot be fulfilled on leases.{GROUP} "{name}": the object has been modified; '

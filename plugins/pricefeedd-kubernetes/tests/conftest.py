@@ -122,7 +122,6 @@ class Daemon(Lead):
         self.holds = holds
         self.scope = trio.CancelScope()
         self.stopped = trio.Event()
-        self.told: list[str] = []
         self._hold: Hold | None = None
 
     def gained(self, fence: int, *, until: float) -> None:
@@ -139,8 +138,6 @@ class Daemon(Lead):
     def lost(self, reason: str) -> None:
         led = self._leads
         super().lost(reason)
-        if reason:
-            self.told.append(reason)
         if led and self._hold is not None:
             self._hold.ended = time.monotonic()
             self._hold = None
@@ -184,8 +181,16 @@ class Http:
             timeout=10,
         )
 
-    async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, Any]]:
-        response = await self._http.request(method, path, json=body)
+    async def ask(
+        self, method: str, path: str, body: Any = None, *, token: str | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Return the code and the JSON of an answer; with another token than the own one, "" for none."""
+        request = self._http.build_request(method, path, json=body)
+        if token is not None:
+            del request.headers["Authorization"]
+        if token:
+            request.headers["Authorization"] = f"Bearer {token}"
+        response = await self._http.send(request)
         return response.status_code, response.json()
 
     async def close(self) -> None:
@@ -206,6 +211,7 @@ class Cluster:
         self.namespace = "default"
         self._numbers = itertools.count()
         self._leases: list[str] = []
+        self._open: list[Http] = []
 
     @property
     def address(self) -> tuple[str, int]:
@@ -241,7 +247,8 @@ class Cluster:
 
     def http(self, who: str = "admin") -> Http:
         """Return plain requests as somebody."""
-        return Http(from_kubeconfig([self.file(who)]))
+        self._open.append(Http(from_kubeconfig([self.file(who)])))
+        return self._open[-1]
 
     def path(self, name: str = "", namespace: str = "") -> str:
         """Return the path of a Lease, or of all of them."""
@@ -271,6 +278,7 @@ class Cluster:
             http = self.http()
             for name in self._leases:
                 await http.ask("DELETE", self.path(name))
+        for http in self._open:
             await http.close()
 
 
@@ -348,8 +356,13 @@ async def _end_in_time(daemon: Daemon) -> None:
 
 @pytest.fixture
 async def election(cluster: Cluster, nursery: trio.Nursery) -> AsyncIterator[Election]:
-    """Return an election without candidates; at the end it must have been a good one."""
+    """Return an election without candidates, for a Lease that nobody holds; at the end it must have been a good one."""
     made = Election(cluster, nursery)
+    http = cluster.http()
+    lease = {"apiVersion": f"{GROUP}/v1", "kind": "Lease", "metadata": {"name": made.lease}}
+    # As somebody left it who gave it back: where there is none, it is looked for it for as long as a lead may last.
+    code, _ = await http.ask("POST", cluster.path(), {**lease, "spec": {"leaseDurationSeconds": 1}})
+    assert code == 201
     yield made
     cluster.thaw()
     for daemon in made.daemons:
