@@ -16,6 +16,11 @@ def families(sessions: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
         "What is left of a rate budget of the venue, in its own units.",
         labels=("venue", "budget"),
     )
+    capacity = GaugeMetricFamily(
+        "pricefeedd_rate_budget_capacity",
+        "What we allow ourselves of a rate budget, in its own units.",
+        labels=("venue", "budget"),
+    )
     queue = GaugeMetricFamily(
         "pricefeedd_gate_queue_batches",
         "Reads that wait between a venue's sessions and its gates.",
@@ -37,6 +42,8 @@ def families(sessions: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
     for venue, facts in sessions.items():
         for name, left in facts.get("budgets", {}).items():
             budget.add_metric((venue, name), left)
+        for name, most in facts.get("budget_limits", {}).items():
+            capacity.add_metric((venue, name), most)
         if "queue" in facts:
             queue.add_metric((venue,), facts["queue"]["batches"])
             limit.add_metric((venue,), facts["queue"]["limit"])
@@ -45,7 +52,7 @@ def families(sessions: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
             clock.add_metric((venue, "most"), facts["clock"]["most_s"])
         for state, count in facts.get("on_demand", {}).items():
             on_demand.add_metric((venue, state), count)
-    yield from (budget, queue, limit, clock, on_demand)
+    yield from (budget, capacity, queue, limit, clock, on_demand)
 
 
 def of_accounts(accounts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[Metric]:
