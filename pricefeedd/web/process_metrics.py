@@ -35,6 +35,8 @@ def families(stats: Stats, now_ns: int) -> Iterator[Metric]:
     lag = HistogramMetricFamily("pricefeedd_loop_lag_seconds", "How late the event loop woke a task.")
     lag.add_metric((), buckets(stats.loop_lag), stats.loop_lag.total_s)
     yield lag
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    yield GaugeMetricFamily("pricefeedd_tasks", "Tasks that are alive.", value=tasks)
 
 
 def of_leader(lead: Mapping[str, Any] | None) -> Iterator[Metric]:
