@@ -92,7 +92,7 @@ async def test_a_file_is_packed_for_those_who_take_it(start_web: Any, http: Any)
 
 async def test_a_shell_of_another_build_is_served_but_may_keep_nothing(start_web: Any, http: Any) -> None:
     web = await start_web()
-    answer = await http.get(f"{web.http}/static/0123456789ab/main.js")
+    answer = await http.get(f"{web.http}/static/0123456789ab/main.mjs")
 
     assert answer.status_code == 200
     assert answer.headers["Cache-Control"] == "no-store"
@@ -111,7 +111,7 @@ async def test_the_page_needs_no_key_and_what_it_reads_does(start_web: Any, http
     web = await start_web(public_read=False, keys=(web_key(name="me", key="sesame"),))
 
     assert (await http.get(f"{web.http}/")).status_code == 200
-    assert (await http.get(f"{web.http}/static/{page.assets().build}/main.js")).status_code == 200
+    assert (await http.get(f"{web.http}/static/{page.assets().build}/main.mjs")).status_code == 200
     for path in ("status", "feeds", "api/v1/gaps"):
         assert (await http.get(f"{web.http}/{path}")).status_code == 401
 

@@ -92,6 +92,9 @@ export const wait = (ms) => `${Math.max(1, Math.ceil(ms / 1000))} s`;
 
 export const percent = (share) => (Number.isFinite(share) ? `${share > 0 ? "+" : ""}${(share * 100).toFixed(2)} %` : NONE);
 
+/** Hundredths of a percent, with two digits that tell something. */
+export const basis = (points) => `${points === 0 || points >= 1 ? points.toFixed(2) : points.toPrecision(2).replace(/0+$/, "")} bp`;
+
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
 /** Times come as ISO 8601, as µs or as ns since the epoch; return ms, or null. */

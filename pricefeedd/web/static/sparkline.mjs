@@ -1,7 +1,7 @@
 /** A small curve. It is decoration beside a number that says the same, so it is hidden from screen readers. */
-import { mark, s } from "./dom.js";
-import { SAMPLES } from "./model.js";
-import { spark } from "./series.js";
+import { mark, s } from "./dom.mjs";
+import { SAMPLES } from "./model.mjs";
+import { spark } from "./series.mjs";
 
 export class Sparkline {
   constructor({ width = 120, height = 28, floor = 0, kind = "" } = {}) {

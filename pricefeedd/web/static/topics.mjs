@@ -1,9 +1,9 @@
 /** The list of topics: searched, ordered, walked by keyboard, and only as much of it drawn as is in sight. */
-import { byId, h, mark, put, setState, show, stateOf } from "./dom.js";
-import { age, count, decimal } from "./format.js";
-import { write } from "./route.js";
-import { arrange, inSight, reveal, SORTS, step } from "./rows.js";
-import { freshness, STATES } from "./states.js";
+import { byId, h, mark, put, setState, show, stateOf } from "./dom.mjs";
+import { age, count, decimal } from "./format.mjs";
+import { write } from "./route.mjs";
+import { arrange, inSight, reveal, SORTS, step } from "./rows.mjs";
+import { freshness, STATES } from "./states.mjs";
 
 const COLUMNS = [
   ["state", "State", ""],
@@ -23,7 +23,7 @@ export class Topics {
   #list = [];
   #rows = [];
   #chosen = null;
-  #sort = { by: "instrument", down: false };
+  #sort = { by: "state", down: false }; // trouble first
   #seen = { generation: -1, atMs: 0, key: "" };
   #onSight;
 

@@ -1,16 +1,16 @@
 /** The status page: puts the parts together, and listens to the reader. */
-import { Daemon } from "./daemon.js";
-import { byId, h, keyed, mark, put, setState, show, stateOf } from "./dom.js";
-import { count, wait } from "./format.js";
-import { Instrument } from "./instrument.js";
-import { forRows } from "./interest.js";
-import { Gaps, Journal } from "./journal.js";
-import { Live } from "./live.js";
-import { Model } from "./model.js";
-import { Tiles, Venues } from "./overview.js";
-import { read } from "./route.js";
-import { System } from "./system.js";
-import { Topics } from "./topics.js";
+import { Daemon } from "./daemon.mjs";
+import { byId, h, keyed, mark, put, setState, show, stateOf } from "./dom.mjs";
+import { count, wait } from "./format.mjs";
+import { Instrument } from "./instrument.mjs";
+import { forRows } from "./interest.mjs";
+import { Gaps, Journal } from "./journal.mjs";
+import { Live } from "./live.mjs";
+import { Model } from "./model.mjs";
+import { Tiles, Venues } from "./overview.mjs";
+import { read } from "./route.mjs";
+import { System } from "./system.mjs";
+import { Topics } from "./topics.mjs";
 
 const BUILD = document.querySelector('meta[name="build"]').content;
 

@@ -1,5 +1,5 @@
 /** An order book as a ladder. Pure. */
-import { digits } from "./candles.js";
+import { digits } from "./candles.mjs";
 
 /**
  * Return the rungs of both sides, best first, each with the size up to it and its share of the deepest.

@@ -1,5 +1,5 @@
 /** The daemon over HTTP: its paths asked again and again, with the key that the reader gave. */
-import { pause } from "./pace.js";
+import { pause } from "./pace.mjs";
 
 const KEPT = "pricefeedd.key";
 const ANSWER_MS = 15_000;

@@ -48,7 +48,7 @@ export function stateOf(word, { quiet = false } = {}) {
 
 /** Make a state say another word. */
 export function setState(element, word, told = word) {
-  mark(element, "class", `state is-${word}`);
+  mark(element, "class", `state is-${word}`); // an element that is a state is nothing else: wrap it to place it
   put(element.lastChild, told);
 }
 

@@ -1,6 +1,6 @@
 /** What else the daemon tells an operator: leader, clients, sinks, store, accounts, source, plugins. */
-import { byId, h, keyed, mark, put, setState, show, stateOf } from "./dom.js";
-import { age, bytes, count, duration, plural, short, toMs } from "./format.js";
+import { byId, h, keyed, mark, put, setState, show, stateOf } from "./dom.mjs";
+import { age, bytes, count, duration, plural, short, toMs } from "./format.mjs";
 
 /** Rows of `[name, value]`; those whose value is null are left out. */
 function facts(list, rows) {
@@ -104,7 +104,7 @@ function store(told) {
     if (typeof value === "object" && value !== null) continue;
     const title = name.replaceAll("_", " ").replace(/ (s|bytes)$/, "");
     const shown =
-      typeof value !== "number" ? value : name.endsWith("_bytes") ? bytes(value) : name.endsWith("_s") ? age(value) : count(value);
+      typeof value !== "number" ? value : value > 1e14 ? `${age(Math.max(0, (Date.now() - value / 1000) / 1000))} ago` : name.endsWith("_bytes") ? bytes(value) : name.endsWith("_s") ? age(value) : count(value);
     if (value !== null && value !== "") rows.push([title.charAt(0).toUpperCase() + title.slice(1), String(shown)]);
   }
   return { state: told.state ? shaped(told.state) : null, rows: rows.slice(0, 10), fine: told.reason || told.last_error || "" };

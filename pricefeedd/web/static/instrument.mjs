@@ -1,14 +1,14 @@
 /** One topic in full: its instrument's book, trades and candles, what is known of it, and why it is as it is. */
-import { Candles } from "./candles.js";
-import { CandleChart } from "./chart.js";
-import { byId, h, keyed, mark, put, setState, show, stateOf } from "./dom.js";
-import { age, clock, count, decimal, moment, percent, toMs } from "./format.js";
-import { forInstrument } from "./interest.js";
-import { ladder, total } from "./ladder.js";
-import { Topic } from "./model.js";
-import { write } from "./route.js";
-import { freshness } from "./states.js";
-import { drawLast, flash } from "./topics.js";
+import { Candles } from "./candles.mjs";
+import { CandleChart } from "./chart.mjs";
+import { byId, h, keyed, mark, put, setState, show, stateOf } from "./dom.mjs";
+import { age, basis, clock, count, decimal, duration, latency, moment, percent, plural, toMs } from "./format.mjs";
+import { forInstrument } from "./interest.mjs";
+import { ladder, total } from "./ladder.mjs";
+import { Topic } from "./model.mjs";
+import { write } from "./route.mjs";
+import { freshness } from "./states.mjs";
+import { drawLast, flash } from "./topics.mjs";
 
 /** Levels of each side of a book. */
 export const DEPTH = 15;
@@ -80,14 +80,10 @@ export class Instrument {
     chart.lastChild.style.position = "relative";
 
     this.bookState = stateOf("connecting");
-    this.bookState.classList.add("end");
     this.bookNote = h("p", { class: "empty" });
     const rung = () => {
-      const bar = h("i", { class: "bar" });
-      const cells = { bar, price: h("td", { class: "price" }, bar), size: h("td", { class: "num" }), sum: h("td", { class: "num quiet" }) };
-      cells.text = h("span", {});
-      cells.price.append(cells.text);
-      return { ...cells, row: h("tr", {}, cells.price, cells.size, cells.sum) };
+      const cells = { price: h("td", { class: "price" }), size: h("td", { class: "num" }), sum: h("td", { class: "num quiet" }) };
+      return { ...cells, row: h("tr", {}, ...Object.values(cells)) };
     };
     this.asks = Array.from({ length: DEPTH }, rung);
     this.bids = Array.from({ length: DEPTH }, rung);
@@ -102,7 +98,7 @@ export class Instrument {
     );
     this.bookTitle = h("h2", { id: "book-title" }, "Order book");
     this.ladderBox = h("div", { class: "ladder" }, this.ladder);
-    const book = h("section", { class: "panel", "aria-labelledby": "book-title" }, h("div", { class: "head" }, this.bookTitle, this.bookState), this.ladderBox, this.bookNote);
+    const book = h("section", { class: "panel", "aria-labelledby": "book-title" }, h("div", { class: "head" }, this.bookTitle, h("span", { class: "end" }, this.bookState)), this.ladderBox, this.bookNote);
 
     this.tape = h("tbody", {});
     this.tapeNote = h("p", { class: "empty" });
@@ -111,21 +107,30 @@ export class Instrument {
       { class: "tape", tabindex: "0", role: "region", "aria-label": "Last trades, newest first" },
       h("table", { "aria-labelledby": "tape-title" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Time"), h("th", { scope: "col" }, "Side"), h("th", { scope: "col", class: "num" }, "Price"), h("th", { scope: "col", class: "num" }, "Size"))), this.tape),
     );
-    const tape = h("section", { class: "panel", "aria-labelledby": "tape-title" }, h("div", { class: "head" }, h("h2", { id: "tape-title" }, "Trades")), this.tapeBox, this.tapeNote);
+    const tape = h("section", { class: "panel", id: "tape-panel", "aria-labelledby": "tape-title" }, h("div", { class: "head" }, h("h2", { id: "tape-title" }, "Trades")), this.tapeBox, this.tapeNote);
 
     this.factsState = stateOf("connecting");
-    this.factsState.classList.add("end");
     this.facts = h("dl", { class: "facts body" });
-    const facts = h("section", { class: "panel", "aria-labelledby": "facts-title" }, h("div", { class: "head" }, h("h2", { id: "facts-title" }, "This topic"), this.factsState), this.facts);
+    const facts = h("section", { class: "panel", "aria-labelledby": "facts-title" }, h("div", { class: "head" }, h("h2", { id: "facts-title" }, "This topic"), h("span", { class: "end" }, this.factsState)), this.facts);
 
-    this.why = h("ul", { class: "why" });
-    this.whyNote = h("p", { class: "quiet" });
-    this.whyPanel = h("section", { class: "panel", "aria-labelledby": "why-title" }, h("div", { class: "head" }, h("h2", { id: "why-title" }, "Why is it so?")), h("div", { class: "body" }, this.whyNote, this.why));
+    this.verdict = stateOf("idle");
+    this.whyText = h("p", {});
+    this.whyAdvice = h("p", { class: "quiet" });
+    this.why = h("dl", { class: "facts" });
+    this.whyPanel = h(
+      "section",
+      { class: "panel", "aria-labelledby": "why-title" },
+      h("div", { class: "head" }, h("h2", { id: "why-title" }, "Why is it so?"), h("span", { class: "end" }, this.verdict)),
+      h("div", { class: "body why" }, this.whyText, this.whyAdvice, this.why),
+    );
+
+    this.others = h("ul", { class: "others" });
+    this.othersPanel = h("section", { class: "panel", "aria-labelledby": "others-title" }, h("div", { class: "head" }, h("h2", { id: "others-title" }, "At other venues")), this.others);
 
     this.raw = h("pre", { class: "raw", tabindex: "0", "aria-label": "The newest message, as it came" });
     const raw = h("section", { class: "panel", "aria-label": "Newest message" }, h("details", {}, h("summary", {}, "Newest message"), this.raw));
 
-    this.desk = h("div", { class: "desk" }, h("div", {}, chart, h("div", { class: "two" }, tape, facts)), h("div", {}, book, this.whyPanel));
+    this.desk = h("div", { class: "desk" }, h("div", {}, chart, h("div", { class: "two" }, tape, h("div", { class: "stack" }, facts, this.whyPanel))), h("div", {}, book, this.othersPanel));
     this.root.append(subject, this.desk, raw);
     this.parts = { chart, book, tape };
   }
@@ -145,8 +150,6 @@ export class Instrument {
       this.#interval = null;
     }
     this.#chooseInterval();
-    put(this.whyNote, "");
-    this.why.replaceChildren();
     show(this.whyPanel, false);
     this.explain();
     this.#mark("all");
@@ -201,6 +204,7 @@ export class Instrument {
     this.#candles.clear();
     this.chart.show(null);
     this.ohlc.replaceChildren();
+    this.told = null;
     this.#refresh();
     this.onInterest();
     if (channel === null) put(this.chartNote, "No candles of this instrument are served. Add candle_1m to its channels in the configuration.");
@@ -242,26 +246,43 @@ export class Instrument {
     if (name !== this.topic) return;
     if (status === 404 && body?.code === "NOT_FOUND") this.noExplain = true;
     if (status !== 200) return;
+    if (body?.verdict === undefined) return;
     show(this.whyPanel, true);
     this.#drawWhy(body);
   }
 
-  /** Whatever is told: a sentence first, and then each finding with its level. */
+  /** The likely cause and what to do; then what the venue, the connection and the stream said. */
   #drawWhy(body) {
-    const summary = body.verdict ?? body.summary ?? body.answer ?? body.state ?? "";
-    put(this.whyNote, typeof summary === "string" ? summary : (summary.text ?? JSON.stringify(summary)));
-    const found = body.findings ?? body.reasons ?? body.checks ?? body.lines ?? [];
-    const items = Array.isArray(found) ? found : Object.entries(found).map(([name, value]) => ({ name, text: String(value) }));
-    this.why.replaceChildren(
-      ...items.map((each) => {
-        if (typeof each === "string") return h("li", {}, h("span", {}), h("span", {}, each));
-        const level = each.level ?? each.state ?? (each.ok === true ? "ok" : each.ok === false ? "warn" : "idle");
-        const shape = { ok: "ok", good: "ok", warning: "warn", warn: "warn", bad: "bad", error: "bad" }[level] ?? "idle";
-        const state = stateOf(shape);
-        put(state.lastChild, each.part ?? each.name ?? level);
-        const text = each.text ?? each.message ?? each.summary ?? each.told ?? JSON.stringify(each);
-        return h("li", {}, state, h("span", {}, text, each.advice ?? each.action ? h("span", { class: "quiet" }, ` ${each.advice ?? each.action}`) : null));
-      }),
+    const { verdict, state } = body;
+    setState(this.verdict, verdict.healthy ? "ok" : "warn", verdict.cause.replaceAll("_", " "));
+    put(this.whyText, verdict.text);
+    put(this.whyAdvice, verdict.advice ?? "");
+    show(this.whyAdvice, Boolean(verdict.advice));
+    const line = body.lines?.[0];
+    const rows = [];
+    const tell = (name, value) => value && rows.push([name, value]);
+    tell("So for", state?.state_s ? duration(state.state_s) : "");
+    tell("Wanted by", body.wanted?.configured ?? body.wanted?.on_demand);
+    tell("Speaks every", line?.speaks_every_s ? age(line.speaks_every_s) : "");
+    tell("Stale after", line?.stale_after_s ? age(line.stale_after_s) : "");
+    tell("Waits for", line?.waits_for?.replaceAll("_", " "));
+    for (const { stream, state: word, reason } of (body.streams ?? []).slice(0, 4)) tell(`Stream ${stream}`, [word, reason].filter(Boolean).join(": "));
+    for (const { feed, index, open, open_s: openS, last_error: error } of (body.connections ?? []).slice(0, 4)) {
+      tell(`Connection ${feed} ${index}`, open ? `open for ${duration(openS ?? 0)}` : `closed${error ? `: ${error}` : ""}`);
+    }
+    for (const { endpoint, state: word } of body.breakers ?? []) if (word !== "closed") tell(`Breaker ${endpoint}`, word);
+    for (const { budget, stopped, wait_s: waitS } of body.budgets ?? []) if (stopped || waitS > 1) tell(`Budget ${budget}`, `${age(waitS)} to wait`);
+    tell("Last error", body.last_error);
+    tell("Not decoded", body.bad_frames?.length ? plural(body.bad_frames.length, "frame") : "");
+    tell("Gaps", body.gaps?.length ? `${count(body.gaps.length)}, the last ${duration(body.gaps[0].age_s)} ago` : "");
+    const delay = body.latency;
+    tell("Latency p50 / p99", Number.isFinite(delay?.venue_p50_s) ? `${latency(delay.venue_p50_s * 1000)} / ${latency(delay.venue_p99_s * 1000)}` : "");
+    keyed(
+      this.why,
+      rows,
+      ([name]) => name,
+      ([name]) => h("div", {}, h("dt", {}, name), h("dd", {})),
+      (row, [, value]) => put(row.lastChild, value),
     );
   }
 
@@ -334,7 +355,7 @@ export class Instrument {
     put(bid.value, decimal(main));
     put(ask.value, decimal(other));
     const middle = ladder({ bids: main ? [[main, "0"]] : [], asks: other ? [[other, "0"]] : [] }, 1);
-    put(spread.value, middle.points === null ? "–" : `${middle.points.toFixed(2)} bp`);
+    put(spread.value, middle.points === null ? "–" : basis(middle.points));
     const moved = ticker?.open_24h ? Number(ticker.last ?? ticker.mark_price) / Number(ticker.open_24h) - 1 : null;
     put(change.value, moved === null ? "–" : percent(moved));
     mark(change.value, "class", moved === null || moved === 0 ? "" : moved > 0 ? "up" : "fall");
@@ -342,6 +363,34 @@ export class Instrument {
     put(low.value, decimal(ticker?.low_24h));
     put(volume.value, decimal(ticker?.volume_24h));
     this.#drawFacts(ticker);
+    this.#drawOthers();
+  }
+
+  /** The same elsewhere. What is not subscribed here is as new as the list of topics, a few seconds. */
+  #drawOthers() {
+    const { instrument, venue } = this.#topic;
+    const { channel } = this.#of("trade") ?? this.#topic;
+    const others = [];
+    for (const topic of this.model.topics.values()) {
+      if (topic.instrument === instrument && topic.channel === channel && topic.venue !== venue) others.push(topic);
+    }
+    show(this.othersPanel, others.length > 0);
+    keyed(
+      this.others,
+      others.sort((a, b) => (a.venue < b.venue ? -1 : 1)),
+      ({ name }) => name,
+      (topic) => {
+        const row = { state: stateOf(topic.state), main: h("span", {}), other: h("span", { class: "other" }), arrow: h("span", { class: "arrow" }) };
+        const link = h("a", { href: write(topic.name) }, row.state, h("span", {}, topic.venue), h("span", { class: "last" }, row.arrow, row.main, row.other));
+        const item = h("li", {}, link);
+        item.parts = row;
+        return item;
+      },
+      (item, topic) => {
+        setState(item.parts.state, topic.state);
+        drawLast(item.parts, topic);
+      },
+    );
   }
 
   #drawFacts(ticker) {
@@ -377,6 +426,16 @@ export class Instrument {
     put(this.raw, topic.message === null ? "None yet." : JSON.stringify(topic.message, null, 2));
   }
 
+  /** Tell the candle under the pointer, or else the last one, in its own digits. */
+  #drawOhlc(candle) {
+    const told = [["", moment(candle.start / 1000).slice(0, 16)], ["O", decimal(candle.open)], ["H", decimal(candle.high)], ["L", decimal(candle.low)], ["C", decimal(candle.close)], ["V", decimal(candle.volume)]];
+    if (candle.origin === "backfill") told.push(["", "filled in"]);
+    const text = told.flat().join(" ");
+    if (this.told === text) return;
+    this.told = text;
+    this.ohlc.replaceChildren(...told.map(([name, value]) => h("span", {}, name ? `${name} ` : "", h("b", {}, value))));
+  }
+
   #drawBook() {
     const topic = this.#of("book");
     const book = topic === null ? undefined : this.live.books.get(topic.name);
@@ -393,15 +452,15 @@ export class Instrument {
     for (const [rungs, levels] of [[this.bids, bids], [this.asks, asks]]) {
       rungs.forEach((rung, i) => {
         const level = levels[i];
-        put(rung.text, level ? decimal(level.price) : "\u00a0");
+        put(rung.price, level ? decimal(level.price) : "\u00a0");
         put(rung.size, level ? decimal(level.size) : "");
         put(rung.sum, level ? decimal(total(level.total, level.size)) : "");
-        rung.bar.style.transform = `scaleX(${level ? level.share.toFixed(4) : 0})`;
+        rung.row.style.backgroundSize = `${level ? (level.share * 100).toFixed(1) : 0}% calc(100% - 2px)`;
       });
     }
     if (spread === null) put(this.spread, book === undefined ? `no book while it is ${topic.state === "live" ? "on its way" : topic.state}` : "one side is empty");
     else {
-      const text = `${decimal(spread)} · ${points.toFixed(2)} bp`;
+      const text = `${decimal(spread)} · ${basis(points)}`;
       if (this.spread.told !== text) this.spread.replaceChildren("spread ", h("b", {}, text));
       this.spread.told = text;
     }

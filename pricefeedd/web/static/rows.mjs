@@ -1,5 +1,5 @@
 /** The list of topics: which, in which order, and which of them are in sight. Pure. */
-import { STATES } from "./states.js";
+import { STATES } from "./states.mjs";
 
 const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 

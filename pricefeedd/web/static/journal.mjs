@@ -1,7 +1,7 @@
 /** What happened: the daemon's log, what this page saw itself, and the gaps that are known. */
-import { byId, h, keyed, put, show, stateOf } from "./dom.js";
-import { clock, count, duration, moment, plural, toMs } from "./format.js";
-import { severity } from "./states.js";
+import { byId, h, keyed, put, show, stateOf } from "./dom.mjs";
+import { clock, count, duration, moment, plural, toMs } from "./format.mjs";
+import { severity } from "./states.mjs";
 
 /** Entries that are kept. */
 const MOST = 200;

@@ -1,8 +1,8 @@
 /** In short, and the venues: what is drawn once a second from `/status`. */
-import { byId, h, keyed, mark, put, setState, show, stateOf } from "./dom.js";
-import { age, bytes, count, duration, latency, plural, rate, short, toMs } from "./format.js";
-import { Sparkline } from "./sparkline.js";
-import { marketState, STATES } from "./states.js";
+import { byId, h, keyed, mark, put, setState, show, stateOf } from "./dom.mjs";
+import { age, bytes, count, duration, latency, plural, rate, short, toMs } from "./format.mjs";
+import { Sparkline } from "./sparkline.mjs";
+import { marketState, STATES } from "./states.mjs";
 
 function tile(title, { curve = false } = {}) {
   const parts = {
@@ -27,7 +27,7 @@ export class Tiles {
     this.topics = tile("Topics");
     this.meter = h("div", { class: "meter", "aria-hidden": "true" });
     this.topics.sub.before(this.meter);
-    this.delay = tile("Latency, median", { curve: true });
+    this.delay = tile("Latency, slowest market", { curve: true });
     this.clients = tile("Clients");
     this.uptime = tile("Uptime");
     byId("tiles").append(...[this.messages, this.topics, this.delay, this.clients, this.uptime].map((made) => made.element));
@@ -63,7 +63,7 @@ export class Tiles {
     put(this.clients.sub, `${rate(model.frameRate)} frames/s out${lost}`);
     say(this.uptime.big, duration(status.uptime_s));
     const memory = status.memory?.rss_bytes ?? status.memory?.peak_rss_bytes;
-    put(this.uptime.sub, `${bytes(memory)}${status.memory?.rss_bytes === undefined ? " at most" : ""} · epoch ${status.epoch}`);
+    put(this.uptime.sub, `${bytes(memory)} of memory${status.memory?.rss_bytes === undefined ? " at most" : ""}`);
   }
 
   /** The latency of the market where it is longest: from the venue if clocks tell it, else within the daemon. */
@@ -87,12 +87,13 @@ export class Tiles {
     const { p50, p99 } = worst.facts.latency[kind.name];
     const [number, unit] = latency(p50).split(" ");
     say(this.delay.big, number, unit);
-    put(this.delay.sub, `p99 ${latency(p99)} ${kind.words}${this.model.markets.size > 1 ? `, ${worst.venue} ${worst.name}` : ""}`);
+    put(this.delay.sub, `p99 ${latency(p99)}, ${this.model.markets.size > 1 ? `${worst.venue} ${worst.name}` : kind.words}`);
+    mark(this.delay.element, "title", `of all markets the slowest, ${kind.words}`);
     this.delay.curve.draw(worst.latencies.values);
   }
 }
 
-const HEADS = ["Venue", "Market", "State", "Messages /s", "Latency p50 / p99", "Last message", "Connections", "Errors", "Gaps", "Reconnects"];
+const HEADS = ["Venue", "Market", "State", "Messages", "Latency p50 / p99", "Last message", "Connections", "Errors", "Gaps", "Reconnects"];
 
 export class Venues {
   constructor(model, daemon) {
@@ -135,23 +136,23 @@ export class Venues {
       state: stateOf("idle"),
       rate: h("span", { class: "value" }),
       delay: h("span", { class: "value" }),
-      curve: new Sparkline(),
-      lag: new Sparkline({ width: 80, kind: "lag" }),
+      curve: new Sparkline({ width: 160 }),
+      lag: new Sparkline({ width: 120, kind: "lag" }),
     };
-    const figure = (name, label, classes = "num") => (parts[name] = cell(classes, label));
+    const figure = (name, label) => (parts[name] = cell("num m-figure", label));
     const row = h(
       "tr",
       { role: "row" },
       cell("name", null, market.venue),
-      cell("", null, market.name),
+      cell("m-market", null, market.name),
       cell("m-state", null, parts.state),
-      cell("num whole", "Messages /s", h("span", { class: "pair" }, parts.curve.element, parts.rate)),
-      cell("num whole", "Latency", h("span", { class: "pair" }, parts.lag.element, parts.delay)),
-      figure("age", "Last message", "num left"),
+      cell("num m-rate", null, h("span", { class: "pair" }, parts.curve.element, parts.rate)),
+      cell("num m-lag", null, h("span", { class: "pair" }, parts.lag.element, parts.delay)),
+      figure("age", "Last message"),
       figure("connections", "Connections"),
-      figure("errors", "Errors", "num left"),
+      figure("errors", "Errors"),
       figure("gaps", "Gaps"),
-      figure("reconnects", "Reconnects", "num left"),
+      figure("reconnects", "Reconnects"),
     );
     row.parts = parts;
     return row;
@@ -163,7 +164,7 @@ export class Venues {
     const open = facts.circuit_state === "closed" ? "" : `, breaker ${facts.circuit_state}`;
     setState(parts.state, state, state + open);
     mark(parts.state, "title", facts.last_error ? `last error: ${facts.last_error}` : null);
-    put(parts.rate, rate(market.rates.last));
+    put(parts.rate, `${rate(market.rates.last)} /s`);
     parts.curve.draw(market.rates.values);
     const told = facts.latency?.venue_ms ?? facts.latency?.publish_ms;
     put(parts.delay, told ? `${latency(told.p50)} / ${latency(told.p99)}` : "–");
@@ -174,6 +175,7 @@ export class Venues {
     for (const [name, value] of [["errors", facts.total_errors], ["gaps", facts.gaps], ["reconnects", facts.reconnects]]) {
       put(parts[name], count(value ?? null));
       parts[name].classList.toggle("trouble", value > 0);
+      parts[name].classList.toggle("m-zero", !value);
     }
   }
 }

@@ -1,6 +1,6 @@
 /** The daemon over its WebSocket: `feed.mjs`, which is the example that all may copy, told what is in sight. */
 import { PricefeedClient } from "./feed.mjs";
-import { changes } from "./interest.js";
+import { changes } from "./interest.mjs";
 
 /** The daemon's word for: I do not serve now, come back. */
 const STATE_LOST = 4010;

@@ -1,7 +1,7 @@
 /** What is known of the daemon, from both its doors. Bounded: topics that it serves no more go, and all else is cut. */
-import { toMs } from "./format.js";
-import { Meter, Ring } from "./series.js";
-import { direction, headline } from "./states.js";
+import { toMs } from "./format.mjs";
+import { Meter, Ring } from "./series.mjs";
+import { direction, headline } from "./states.mjs";
 
 /** Samples of a sparkline: at one per second, two minutes. */
 export const SAMPLES = 120;

@@ -1,7 +1,7 @@
 /** Candles and volume, drawn by uPlot. A candle that rose is hollow and one that fell is filled, so no colour is needed. */
 import uPlot from "./uplot.js";
-import { byId, h } from "./dom.js";
-import { clock, decimal, moment } from "./format.js";
+import { byId, h } from "./dom.mjs";
+import { clock, decimal, moment } from "./format.mjs";
 
 /** Pixels from one candle to the next, at the beginning. */
 const STEP = 8;
@@ -98,7 +98,7 @@ export class CandleChart {
     const options = {
       ...this.#size(),
       legend: { show: false },
-      padding: [8, 4, 0, 8],
+      padding: [8, 4, 0, 20],
       cursor: { points: { show: false }, drag: { x: true, y: false, setScale: true }, y: true },
       scales: {
         x: { time: true },
@@ -106,7 +106,7 @@ export class CandleChart {
         volume: { range: (_, low, high) => [0, (high || 1) * 5] },
       },
       axes: [
-        { ...axis, grid: { show: false }, space: 90, values: (_, times) => this.#times(times) },
+        { ...axis, grid: { show: false }, size: 30, space: 90, values: (_, times) => this.#times(times) },
         { ...axis, side: 1, size: (_, values) => 18 + 7.2 * Math.max(4, ...(values ?? []).map((text) => text.length)), values: (_, prices) => this.#prices(prices) },
         { scale: "volume", show: false },
       ],
