@@ -23,6 +23,7 @@ from pricefeedd.web.dialect import Dialect, serve_connection
 from pricefeedd.web.dialects.ohlcv import Ohlcv
 from pricefeedd.web.dialects.pyth import Pyth
 from pricefeedd.web.docs import Docs
+from pricefeedd.web.explain import Explain
 from pricefeedd.web.fields import BadRequest
 from pricefeedd.web.http import refuse, respond
 from pricefeedd.web.keys import ADMIN, READ, denial, origin_allowed, presented
@@ -123,6 +124,7 @@ def create_app(daemon: Daemon, limits: Limits | None = None) -> WebApp:
     Api(daemon).add_routes(app)
     Reading(daemon, resolver, limits).add_routes(app)
     Past(daemon, resolver).add_routes(app)
+    Explain(daemon, resolver).add_routes(app)
     Balances(daemon).add_routes(app)
     Subscriptions(daemon, limits).add_routes(app)
     Reload(daemon).add_routes(app)

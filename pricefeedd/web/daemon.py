@@ -98,6 +98,7 @@ class Daemon(Protocol):
         reloader: Reads the configuration again.
         now_ns: The wall clock.
         describe: Returns facts for `/status` that only the daemon knows, such as the venues' connections.
+        explain: Returns why a topic is as it is.
         demand: Has a topic brought that is brought only on demand.
     """
 
@@ -125,6 +126,14 @@ class Daemon(Protocol):
     def now_ns(self) -> Callable[[], int]: ...
 
     def describe(self) -> Mapping[str, Any]: ...
+
+    def explain(self, topic: str) -> Mapping[str, Any]:
+        """Return why a topic is as it is: see `pricefeedd.explain`. Who may know of it was asked before.
+
+        Raises:
+            UnexplainedError: There is no such account, or it has no such channel.
+        """
+        ...
 
     def demand(self, channel: str, venue: str, instrument: str) -> Hold | None:
         """Have a topic brought if its venue offers it on demand, until the hold is let go; None if it does not.

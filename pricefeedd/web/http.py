@@ -21,6 +21,7 @@ STATUS: Final = {
     "forbidden": 403,
     "unknown_channel": 404,
     "unknown_venue": 404,
+    "unknown_account": 404,
     "unknown_instrument": 404,
 }
 

@@ -12,6 +12,7 @@ from pricefeedd.instruments import MARKETS
 from pricefeedd.web.api import FeedsQuery
 from pricefeedd.web.fields import Given, Text
 from pricefeedd.web.messages import EVENTS, INSTRUMENT_EXAMPLE, LATEST_RESULTS, SHARED
+from pricefeedd.web.openapi_explain import EXPLAIN
 from pricefeedd.web.openapi_log import LOG
 from pricefeedd.web.openapi_sinks import SINK
 from pricefeedd.web.openapi_store import STORED
@@ -222,6 +223,7 @@ OPERATIONS: Final = (
         example=_STREAM_EXAMPLE,
         refusals=(403, 404, 503),
     ),
+    EXPLAIN,
     *STORED,
     *SUBSCRIPTIONS,
     *LOG,

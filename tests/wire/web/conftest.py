@@ -20,10 +20,12 @@ import trio
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from pricefeedd.accounts.keeper import Accounts
 from pricefeedd.bus import Bus
 from pricefeedd.config import AccountConfig, Config, VenueConfig
 from pricefeedd.demand import Demands
 from pricefeedd.events import Quote, State, Status, Trade
+from pricefeedd.explain.assembly import explain
 from pricefeedd.instruments import Directory, Instrument, InstrumentMap, Kind, spell
 from pricefeedd.offer import Offer
 from pricefeedd.registry import Registry
@@ -72,6 +74,7 @@ class MetricsSettings:
 @attrs.define(kw_only=True)
 class Settings:
     web: WebSettings
+    venues: dict[str, VenueConfig] = attrs.field(factory=dict)
     metrics: MetricsSettings = attrs.field(factory=MetricsSettings)
 
 
@@ -101,11 +104,18 @@ class Daemon:
         self.subscriptions = Registry(self.offers, self.bus, now_ns=self.now_ns)
         self.archive = Archive(Config(), self.bus, self.directory, {}, now_ns=self.now_ns)
         self.facts: dict[str, Any] = {}
+        self.runtimes: dict[str, Any] = {}
+        self.sinks: dict[str, Any] = {}
+        self.accounts = Accounts({}, {})
+        self.inlet = None
         self.standby = ""
         self.reloader = Reloader(cast("Any", None), _follow, None)
 
     def describe(self) -> dict[str, Any]:
         return self.facts
+
+    def explain(self, topic: str) -> dict[str, Any]:
+        return explain(topic, cast("Any", self))
 
     def demand(self, channel: str, venue: str, instrument: str) -> None:
         """Bring nothing: there are no venues behind it."""
