@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -293,3 +294,30 @@ async def _eventually(condition: Callable[[], object], within_s: float = 20.0) -
 def eventually() -> Callable[..., Awaitable[None]]:
     """Return a function that waits until a condition holds; it is asked in a thread."""
     return _eventually
+
+
+@pytest.fixture(scope="module")
+def installing(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """Return variables for a throw-away environment, in which plugins may be installed with pip.
+
+    What these tests have is seen in it, hatchling is there as well, so that pip need not fetch it for each plugin.
+    """
+    folder = tmp_path_factory.mktemp("environment")
+    quick = {
+        "PIP_NO_BUILD_ISOLATION": "0",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }  # 0 is how pip spells "none"
+    for command in (
+        [sys.executable, "-m", "venv", folder],
+        [folder / "bin" / "pip", "install", "--quiet", "hatchling>=1.27", "editables"],
+    ):
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "seen.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    for name, module in {"pricefeedd": "pricefeedd.cli", "pytest": "pytest"}.items():
+        script = folder / "bin" / name
+        script.write_text(f'#!/bin/sh\nexec "{folder}/bin/python" -m {module} "$@"\n')
+        script.chmod(0o755)
+    path = [f"{folder}/bin", f"{Path(sys.executable).parent}", os.environ["PATH"]]
+    return {**quick, "PATH": os.pathsep.join(path)}

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import attrs
 import pytest
 import trio
 
+from pricefeedd.testing.ports import free_port
 from pricefeedd_binance.testing import BinanceFake
 
 ROOT = Path(__file__).parents[1]
@@ -28,12 +30,19 @@ ADDRESS = "127.0.0.1:8765"
 PREFIXES = ("python3 -m pip install --quiet uv && python3 -m uv run ", "uv run ")
 
 
-def blocks(language: str) -> list[str]:
-    """Return the README's code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    """Return the README's code blocks of a language, or those in a part of it."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-COMMANDS = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()]
+def commands(text: str) -> list[str]:
+    """Return the commands in a part of the README, in order."""
+    return [line.removeprefix("$ ") for block in blocks("console", text) for line in block.splitlines()]
+
+
+#: The section whose commands are typed one after the other, and all the rest.
+PLUGINS = README.partition("\n## Write a plugin\n")[2].partition("\n## ")[0]
+COMMANDS = commands(README.replace(PLUGINS, ""))
 
 
 @attrs.frozen(kw_only=True)
@@ -89,7 +98,6 @@ TYPED = {
     ),
     RECORD: Typed(prints=r"btc\.jsonl\.gz: \d\d+ frames"),
     "pricefeedd replay btc.jsonl.gz --speed 0 --print": Typed(first=RECORD, prints='"origin":"replay"'),
-    "pricefeedd plugin-test binance": Typed(extra=("--check", "cut"), prints="3 passed, 0 failed"),
     MIGRATE: Typed(prints=r"went from version none to \d+"),
     "pricefeedd store info --config pricefeedd.toml": Typed(first=MIGRATE, prints="candles\t0\t"),
     "pricefeedd store prune --older-than 90d --dry-run --config pricefeedd.toml": Typed(
@@ -98,7 +106,6 @@ TYPED = {
     f"curl --silent 'http://{ADDRESS}/api/v1/candles?topic=candle_1m:binance:BTC-USDT&limit=3'": Typed(
         demo=True, prints=r'"candles":\[\{"start":\d+,'
     ),
-    "pricefeedd plugins": Typed(prints=r"binance\tpricefeedd-binance \S+\tloaded"),
     "uv run contrib/bench/run.py": Typed(
         extra=("ingest", "--only=pricefeedd", "--messages=1000", "--rounds=1", "--pause-ms=0"),
         prints="pricefeedd",
@@ -179,6 +186,120 @@ async def test_a_command_does_what_the_readme_says(cli: Any, exchange: BinanceFa
     assert ended.code == 0, ended
     assert re.search(typed.prints, ended.out + ended.err)
     assert "Traceback" not in ended.err
+
+
+# --- a plugin: one command after the other ------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """How a command of the walk is run here.
+
+    Attributes:
+        extra: Arguments added, so that it ends soon.
+        serves: It goes on to the end of the walk, and this is on its stdout or stderr first.
+        prints: A pattern that all it printed contains.
+        code: With which it ends.
+    """
+
+    extra: tuple[str, ...] = ()
+    serves: str | None = None
+    prints: str = ""
+    code: int = 0
+
+
+#: The walk goes through two of them, for two processes to share the time: what comes from here on is the second.
+SECOND_WALK = "cd .."
+
+WALK = {
+    "pricefeedd init-plugin acme": Step(prints="pricefeedd-acme is there"),
+    "cd pricefeedd-acme": Step(),
+    "pip install -e '.[testing]'": Step(prints="Successfully installed pricefeedd-acme"),
+    # The conformance kit is played by tests/wire/test_init_plugin.py.
+    "pytest": Step(extra=("--ignore", "tests/test_conformance.py"), prints=r"\d\d passed"),
+    "mypy": Step(prints="Success: no issues found"),
+    "ruff check": Step(prints="All checks passed!"),
+    "pricefeedd plugin-test acme --jobs 2": Step(extra=("--check", "cut"), prints="1 passed, 0 failed"),
+    "pricefeedd demo --venue acme --exchange 127.0.0.1:9100": Step(
+        extra=("--listen", ADDRESS), serves="pricefeedd tail acme BTC-USDT"
+    ),
+    f"pricefeedd client ws://{ADDRESS}/ws 'trade:acme:*' --limit 5": Step(prints=r"(?s)(trade:acme:.*?){5}"),
+    "export PRICEFEEDD__VENUES__ACME__ENDPOINTS__WS=ws://127.0.0.1:9100": Step(),
+    "export PRICEFEEDD__VENUES__ACME__ENDPOINTS__REST=http://127.0.0.1:9100": Step(),
+    "pricefeedd tail acme BTC-USDT --limit 3": Step(prints=r"(?s)(.*?price=){3}"),
+    "pricefeedd check --config acme.toml": Step(prints="acme.toml: ok"),
+    "pricefeedd run --config acme.toml --listen 127.0.0.1:8766": Step(serves="serving"),
+    'sed -i \'s/row\\["price"\\]/row["px"]/\' pricefeedd_acme/codec.py': Step(),
+    "pytest tests/test_codec.py": Step(code=1, prints=r"KeyError\('px'\)"),
+    'sed -i \'s/"price":/"px":/\' pricefeedd_acme/testing.py tests/test_codec.py tests/test_rest.py': Step(),
+    "pytest tests/test_codec.py tests/test_rest.py": Step(prints=r"\d\d passed"),
+    "pip wheel --no-deps --wheel-dir dist .": Step(prints=r"pricefeedd_acme-0\.1\.0-py3-none-any\.whl"),
+    "pricefeedd plugins": Step(prints=r"acme\tpricefeedd-acme 0\.1\.0\tloaded\tvenue acme"),
+    SECOND_WALK: Step(),
+    "pricefeedd init-plugin webhook --kind sink": Step(prints="pricefeedd-webhook is there"),
+    "pricefeedd init-plugin follow --kind source": Step(prints="pricefeedd-follow is there"),
+    "pricefeedd init-plugin filelock --kind elector": Step(prints="pricefeedd-filelock is there"),
+    "pricefeedd init-plugin holes --kind command": Step(prints="pricefeedd-holes is there"),
+    "pip install -e ./pricefeedd-webhook -e ./pricefeedd-follow -e ./pricefeedd-filelock -e ./pricefeedd-holes": Step(
+        prints="Successfully installed pricefeedd-filelock"
+    ),
+    **{
+        f"pytest pricefeedd-{name}": Step(prints=r"\d passed")
+        for name in ("webhook", "follow", "filelock", "holes")
+    },
+    "pricefeedd holes --help": Step(prints="Count the messages of each topic"),
+}
+
+
+def test_the_walk_is_the_sections() -> None:
+    assert commands(PLUGINS) == [*WALK]
+
+
+async def walk(cli: Any, steps: list[str], ports: dict[str, str]) -> None:
+    """Type commands one after the other, as in one terminal; what serves has another."""
+
+    def here(text: str) -> str:
+        for port, taken in ports.items():
+            text = text.replace(port, taken)
+        return text
+
+    for command in steps:
+        step = WALK[command]
+        program, *arguments = shlex.split(here(command))
+        if program == "cd":
+            cli.folder = (cli.folder / arguments[0]).resolve()
+        elif program == "export":
+            key, _, value = arguments[0].partition("=")
+            cli.environ[key] = value
+        else:
+            running = await cli.program(program, *arguments, *map(here, step.extra))
+            if step.serves is not None:
+                with trio.fail_after(60):
+                    while step.serves not in running.out + running.err:  # either of two streams
+                        assert running.process.returncode is None, running.err
+                        await trio.sleep(0.05)
+                continue
+            ended = await running.ended(within_s=120)
+            assert ended.code == step.code, (command, ended)
+            assert re.search(step.prints, ended.out + ended.err), (command, ended)
+
+
+@pytest.mark.timeout(300)
+async def test_a_venue_is_written_as_the_readme_says(cli: Any, installing: Mapping[str, str]) -> None:
+    cli.environ.update(installing)
+    ports = {f":{port}": f":{free_port()}" for port in (9100, 8765, 8766)}
+    (settings,) = [block for block in blocks("toml", PLUGINS) if block.startswith("[venues.acme]")]
+    first = [*WALK][: [*WALK].index(SECOND_WALK)]
+    inside = first.index("pip install -e '.[testing]'")
+    await walk(cli, first[:inside], ports)
+    (cli.folder / "acme.toml").write_text(settings)
+    await walk(cli, first[inside:], ports)
+
+
+@pytest.mark.timeout(300)
+async def test_other_plugins_are_written_as_the_readme_says(cli: Any, installing: Mapping[str, str]) -> None:
+    cli.environ.update(installing)
+    await walk(cli, [*WALK][[*WALK].index(SECOND_WALK) + 1 :], {})
 
 
 # --- Python -------------------------------------------------------------------------------------------------
