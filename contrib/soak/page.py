@@ -1,0 +1,33 @@
+"""A browser that keeps the status page open: page.py URL. A line on stdin asks whether it ticks; it answers in JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from playwright.sync_api import sync_playwright
+
+#: What is on the page changes within this time while data flow.
+_LOOK_MS = 3_000
+
+
+def main() -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch()
+        page = browser.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(sys.argv[1])
+        page.wait_for_timeout(_LOOK_MS)
+        print(json.dumps({"ready": "page"}), flush=True)
+        while sys.stdin.readline():
+            before = page.inner_text("body")
+            page.wait_for_timeout(_LOOK_MS)
+            ticks = page.inner_text("body") != before
+            heap = page.evaluate("performance.memory ? performance.memory.usedJSHeapSize / 1e6 : 0")
+            print(json.dumps({"ticks": ticks, "heap_mb": heap, "errors": errors}), flush=True)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
