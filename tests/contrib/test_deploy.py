@@ -36,7 +36,7 @@ Lint = Callable[..., tuple[int, str]]
 
 
 def test_yaml_is_clean(lint: Lint, tmp_path: Path) -> None:
-    files = [COMPOSE, DEV, STACK, *KUBERNETES.glob("*.yaml")]
+    files = [COMPOSE, DEV, STACK, CONTRIB / "compose" / "prometheus.yml", *KUBERNETES.glob("*.yaml")]
     assert lint("yamllint", "--strict", "-d", YAMLLINT, *files) == (0, "")
     (tmp_path / "twice.yaml").write_text("services: {}\nservices: {}\n")
     code, said = lint("yamllint", "-d", YAMLLINT, tmp_path / "twice.yaml")
@@ -160,6 +160,25 @@ def test_files_that_are_mounted_are_there() -> None:
     for path in (COMPOSE, DEV):
         build = read(path)["services"]["pricefeedd"]["build"]
         assert (path.parent / build["context"] / build["dockerfile"]).is_file()
+
+
+def test_prometheus_finds_the_daemon_and_the_rules(lint: Lint, tmp_path: Path) -> None:
+    text = (CONTRIB / "compose" / "prometheus.yml").read_text()
+    original = yaml.safe_load((CONTRIB / "prometheus" / "prometheus.yml").read_text())
+    given = yaml.safe_load(text)
+    assert [Path(name).name for name in given["rule_files"]] == original["rule_files"]
+    assert given["scrape_configs"][0]["job_name"] == original["scrape_configs"][0]["job_name"]
+    assert given["scrape_configs"][0]["static_configs"] == [{"targets": ["pricefeedd:8765"]}]
+    service = read(COMPOSE)["services"]["prometheus"]
+    assert "../prometheus:/etc/prometheus/rules:ro" in service["volumes"]
+    path = tmp_path / "prometheus.yml"
+    path.write_text(text.replace("/etc/prometheus/rules/", f"{CONTRIB}/prometheus/"))
+    code, said = lint("promtool", "check", "config", path)
+    assert code == 0, said
+    path.write_text(
+        text.replace("/etc/prometheus/rules/", f"{CONTRIB}/prometheus/").replace("targets", "target")
+    )
+    assert lint("promtool", "check", "config", path)[0] != 0
 
 
 def test_swarm_takes_turns_and_hides_its_secrets() -> None:
