@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 import time
@@ -22,6 +23,8 @@ RELEASE_S = 0.9
 #: Longest pauses before an API server is asked again that is away, and that refuses us.
 _AWAY_MAX_S = 1.0
 _REFUSED_MAX_S = 10.0
+#: A lead that ends so soon is given up: nothing is renewed in less, and we know better than the daemon why it ends.
+_HOPELESS_S = 0.05
 #: How often a write is tried at once when the Lease changed meanwhile without changing hands.
 _TRIES = 3
 
@@ -52,8 +55,9 @@ class Candidate:
         self._acquired_us = self._renewed_us = 0
         self._ours: Record | None = None  # what we wrote last; None if we do not know what became of it
         self._written = False  # whether the Lease may be ours, as far as we know
-        self._trouble = ""
-        self._troubles = 0
+        self._why = ""  # why the last attempt failed
+        self._trouble = ""  # what was said of it last
+        self._troubles = 0  # attempts that failed, one after the other
 
     async def run(self) -> None:
         """Stand for election until cancelled, and then give the Lease back."""
@@ -69,49 +73,56 @@ class Candidate:
 
     async def _turn(self) -> float:
         """Renew the Lease, or look whether we can take it; return after how long to do so again, seconds."""
-        settings = self._settings
-        leads_until = self._until
+        if self._until is not None and self._left_s() <= 0:
+            self._lose(
+                f"the Lease could not be renewed for {self._settings.renew_deadline_s:g} s: {self._why or 'no time'}"
+            )
+        # Half of the deadline, so that one request that is never answered leaves time for another one.
+        half_s = self._settings.renew_deadline_s / 2
+        patience_s = min(half_s, self._left_s())
         try:
-            # Half of the deadline, so that one request that is never answered leaves time for another one.
-            with trio.fail_after(self._patience_s()):
-                pause_s = await (self._look() if leads_until is None else self._renew())
+            with trio.fail_after(patience_s):
+                pause_s = await (self._look() if self._until is None else self._renew())
         except LostError as e:
             self._lose(str(e))
             return 0.0
         except (ApiError, trio.TooSlowError) as e:
             self._ours = None
-            return self._failed(e, str(e) or f"{self._api.access.server} did not answer in time")
+            before = (
+                self._why if patience_s < half_s else ""
+            )  # the last one of a lead has no time to fail in its own way
+            return self._failed(e, str(e) or before or f"{self._api.access.server} did not answer in time")
         if self._trouble:
             log.info("the Lease can be reached again", lease=self._name)
         if self._troubles and self._until is None:
             self._leadership.lost("another daemon leads")
-        self._trouble, self._troubles = "", 0
-        return pause_s * random.uniform(0.8, 1.2) if pause_s == settings.retry_s else pause_s
+        self._trouble, self._troubles, self._why = "", 0, ""
+        return pause_s
 
     @property
     def _name(self) -> str:
         return f"{self._api.namespace}/{self._api.name}"
 
-    def _patience_s(self) -> float:
-        """Return how long a turn may take: not beyond our lead."""
-        patience_s = self._settings.renew_deadline_s / 2
-        if self._until is None:
-            return patience_s
-        return max(0.0, min(patience_s, self._until - time.monotonic()))
+    def _pause_s(self) -> float:
+        """Return how long to wait in good times; never twice the same, so that daemons do not fall into step."""
+        return self._settings.retry_s * random.uniform(0.8, 1.2)
+
+    def _left_s(self) -> float:
+        """Return how long there is for renewing the Lease, before our lead is over."""
+        return math.inf if self._until is None else self._until - time.monotonic() - _HOPELESS_S
 
     def _failed(self, error: Exception, why: str) -> float:
         """Say why, once, and return when to try again."""
-        if self._until is not None and time.monotonic() >= self._until:
-            self._lose(f"the Lease could not be renewed for {self._settings.renew_deadline_s:g} s: {why}")
-        elif self._until is None:
-            self._leadership.lost(why)
+        self._why = why
         self._troubles += 1
+        if self._until is None:
+            self._leadership.lost(why)
         # What heals within one more try is not worth a line.
         if why != self._trouble and (self._troubles > 1 or isinstance(error, RefusedError)):
             self._trouble = why
             log.warning("the Lease cannot be reached", lease=self._name, reason=why)
         if self._until is not None:
-            return self._settings.retry_s  # for as long as we lead there is no time to be modest
+            return min(self._pause_s(), max(0.0, self._left_s()))  # there is no time to be modest
         most_s = _REFUSED_MAX_S if isinstance(error, RefusedError) else _AWAY_MAX_S
         pause_s = min(self._settings.retry_s * 2.0 ** min(self._troubles - 1, 10), most_s)
         asked_s = getattr(error, "retry_after_s", None) or 0.0
@@ -129,7 +140,7 @@ class Candidate:
         if not ours:
             self._leadership.heard(found.holder if found is not None else "")
             if now < self._sight.free_at:
-                return min(self._settings.retry_s, self._sight.free_at - now + random.uniform(0, 0.05))
+                return min(self._pause_s(), self._sight.free_at - now + random.uniform(0, 0.05))
         return await self._take(found)
 
     async def _take(self, found: Record | None) -> float:
@@ -139,7 +150,7 @@ class Candidate:
         try:
             await self._write(found, fence)
         except OutdatedError:
-            return self._settings.retry_s * random.uniform(0.1, 0.3)  # somebody was faster; see who
+            return self._pause_s() / 4  # somebody was faster; see who
         until = began + self._settings.renew_deadline_s
         if time.monotonic() >= until:
             return 0.0  # it is ours, but too long ago: once more
@@ -147,7 +158,7 @@ class Candidate:
         self._leadership.gained(fence, until=until)
         if time.monotonic() >= until:
             raise LostError("it was won too late")  # it is not known whether that was believed
-        return self._settings.retry_s
+        return self._pause_s()
 
     # --- while we lead ----------------------------------------------------------------------------------
 
@@ -171,7 +182,7 @@ class Candidate:
             self._leadership.renewed(until=self._until)
             if before is None or time.monotonic() >= before:
                 raise LostError("it was renewed too late")
-            return self._settings.retry_s
+            return self._pause_s()
         raise ApiError(f"the Lease {self._name} changed {_TRIES} times while it was renewed")
 
     async def _see_ours(self) -> Record | None:
