@@ -6,6 +6,7 @@ are told goodbye, and the listeners close last.
 
 from __future__ import annotations
 
+import errno
 import gc
 import secrets
 import signal
@@ -244,7 +245,8 @@ class Daemon:
                     unhealthy = await self._serve_term(dialer)
                 # Nothing is published any more: now another may lead.
                 standing.cancel_scope.cancel()
-            self.lead.lost("it was given up")
+            if self.lead.leads:
+                self.lead.lost("it was given up")
             if unhealthy:
                 rest_s = self.config.leader.rest_s
                 log.warning("lead given up: all venues were unhealthy", rest_s=rest_s)
@@ -362,8 +364,6 @@ async def _serve(
             task_status=task_status,
         )
     except OSError as e:
-        listen = ", ".join([*web.listen, *web.admin_listen])
-        raise ServiceAwayError(
-            f"cannot listen on {listen}: {e.strerror or e}; is pricefeedd running already?"
-        ) from e
+        hint = "; is pricefeedd running already?" if e.errno == errno.EADDRINUSE else ""
+        raise ServiceAwayError(f"{e.strerror or e}{hint}") from e
 

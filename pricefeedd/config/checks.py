@@ -14,6 +14,7 @@ from pricefeedd.config.strict import Problem, StructureError, did_you_mean
 Validator = Callable[[Any, Any, Any], None]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_FD = re.compile(r"[0-9]+|[A-Za-z][A-Za-z0-9_.@-]*")
 
 
 def between(low: float, high: float | None = None) -> Validator:
@@ -75,16 +76,18 @@ def listen_address(value: str) -> None:
     """Check one address to listen on.
 
     Raises:
-        ValueError: It is none of `host:port`, `[v6]:port`, `unix:/path` and `fd://N`.
+        ValueError: It is none of `host:port`, `[v6]:port`, `unix:/path`, `fd://N` and `fd://NAME`.
     """
-    forms = "expected host:port, unix:/path or fd://N"
+    forms = "expected host:port, unix:/path, fd://N or fd://NAME"
     if value.startswith("unix:"):
         if not value.removeprefix("unix:").startswith("/"):
             raise ValueError(f"{forms}; a socket's path begins with /, found {value!r}")
         return
     if value.startswith("fd://"):
-        if not value.removeprefix("fd://").isdecimal():
-            raise ValueError(f"{forms}; N is a number such as 3, found {value!r}")
+        if not _FD.fullmatch(value.removeprefix("fd://")):
+            raise ValueError(
+                f"{forms}; N is a number such as 3, NAME a socket's FileDescriptorName=, found {value!r}"
+            )
         return
     if "://" in value:
         raise ValueError(f"{forms}; leave out the scheme, found {value!r}")

@@ -320,7 +320,7 @@ stale_after_s = 0
 """
 
     assert problems(text) == [
-        "pricefeedd.toml:2: web.listen[1]: expected host:port, unix:/path or fd://N, "
+        "pricefeedd.toml:2: web.listen[1]: expected host:port, unix:/path, fd://N or fd://NAME, "
         "such as \"127.0.0.1:8766\"; found '8766'",
         "pricefeedd.toml:3: web.max_clients: expected int, found str '9'; leave out the quotes",
         "pricefeedd.toml:4: web: unknown key 'compresion', did you mean 'compression'?",
@@ -363,7 +363,7 @@ ACCOUNT = (
         ("web.listen = ['127.0.0.1:70000']", "a port is a number from 0 to 65535; found '70000'"),
         ("web.listen = ['http://127.0.0.1:80']", "leave out the scheme"),
         ("web.listen = ['unix:run/x']", "a socket's path begins with /"),
-        ("web.listen = ['fd://three']", "N is a number"),
+        ("web.listen = ['fd://th ree']", "N is a number"),
         ("web.listen = ['::1:8765']", 'write an IPv6 address in brackets, "[::1]:8765"'),
         (
             "web.admin_listen = ['127.0.0.1:8765']",

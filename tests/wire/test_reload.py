@@ -6,8 +6,9 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,25 +71,34 @@ class Running:
         feeds = (await self.http.get(f"{self.base}/feeds")).json()["feeds"]
         return {feed["topic"]: feed["state"] for feed in feeds}
 
+    async def wait(self, condition: Callable[[], Awaitable[object]]) -> None:
+        """Wait until a condition holds; what happens in another process has no event here."""
+        with trio.fail_after(20):
+            while not await condition():
+                await trio.sleep(0.05)
+
     async def until(self, topics: dict[str, str]) -> None:
         """Wait until exactly these are served so."""
-        with trio.fail_after(20):
-            while (found := await self.topics()) != topics:
-                await trio.sleep(0.05)
-        assert found == topics
+
+        async def served() -> bool:
+            return await self.topics() == topics
+
+        await self.wait(served)
 
     async def hang_up(self) -> str:
         """Reload by signal, and return the line that says what became of it."""
-        before = self.daemon.err.count('"reloaded"') + self.daemon.err.count('"reload refused"')
+
+        def lines() -> list[str]:
+            return [s for s in self.daemon.err.splitlines() if '"reloaded"' in s or '"reload refused"' in s]
+
+        before = len(lines())
+
+        async def told() -> bool:
+            return len(lines()) > before
+
         self.daemon.process.send_signal(signal.SIGHUP)
-        with trio.fail_after(20):
-            while True:
-                lines = [
-                    s for s in self.daemon.err.splitlines() if '"reloaded"' in s or '"reload refused"' in s
-                ]
-                if len(lines) > before:
-                    return str(lines[-1])
-                await trio.sleep(0.05)
+        await self.wait(told)
+        return lines()[-1]
 
 
 @pytest.fixture
@@ -108,7 +118,7 @@ def endpoints(fake: BybitFake) -> str:
 
 
 @pytest.fixture
-async def running(cli: Any, exchange: BinanceFake) -> AsyncIterator[Any]:
+async def running(cli: Any, exchange: BinanceFake) -> Any:
     """Return a function that starts a daemon with the rest of a configuration."""
 
     @asynccontextmanager
@@ -123,59 +133,69 @@ async def running(cli: Any, exchange: BinanceFake) -> AsyncIterator[Any]:
             assert ended.code == 0, ended.err
             assert "Traceback" not in ended.err
 
-    yield start
+    return start
+
+
+@asynccontextmanager
+async def crowd(port: str) -> AsyncIterator[Callable[[], Awaitable[dict[str, Any]]]]:
+    """Let a thousand readers read BTC in a process of their own; calling what this gives returns what they saw."""
+    command = [sys.executable, str(CROWD), "read", port, str(READERS), BTC]
+    async with trio.open_nursery() as nursery:
+        start = partial(trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, check=False)
+        process: trio.Process = await nursery.start(start)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        rest = b""
+
+        async def line() -> dict[str, Any]:
+            nonlocal rest
+            while b"\n" not in rest:
+                rest += await process.stdout.receive_some()  # type: ignore[union-attr]
+            found, _, rest = rest.partition(b"\n")
+            return dict(json.loads(found))
+
+        async def figures() -> dict[str, Any]:
+            await process.stdin.send_all(b"\n")  # type: ignore[union-attr]
+            return await line()
+
+        assert await line() == {"ready": READERS}
+        yield figures
+        process.kill()
 
 
 async def test_instruments_and_a_venue_come_and_go_and_a_thousand_readers_notice_nothing(
     running: Any, overseas: BybitFake
 ) -> None:
     async with running(venue("binance", "BTC-USDT")) as run:
-        port = run.base.rpartition(":")[2]
-        command = [sys.executable, str(CROWD), "read", port, str(READERS), BTC]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as crowd:
-
-            async def line() -> dict[str, Any]:
-                assert crowd.stdout is not None
-                return dict(json.loads(await trio.to_thread.run_sync(crowd.stdout.readline)))
-
-            async def figures() -> dict[str, Any]:
-                assert crowd.stdin is not None
-                crowd.stdin.write("\n")
-                crowd.stdin.flush()
-                return await line()
-
-            try:
-                assert await line() == {"ready": READERS}
-                await run.until({BTC: "live"})
-                run.write(
-                    venue("binance", "BTC-USDT", "ETH-USDT")
-                    + venue("bybit", "BTC-USDT")
-                    + endpoints(overseas)
-                )
-                said = await run.reload()
-                assert said["applied"] is True
-                assert said["waiting"] == []
-                assert "venues.binance.subscribe[spot].instruments: + ETH-USDT" in said["changes"]
-                await run.until({BTC: "live", ETH: "live", OVER: "live"})
-                run.write(venue("binance", "BTC-USDT"))
-                assert '"reloaded"' in await run.hang_up()
-                await run.until({BTC: "live"})
-                for _ in range(2):  # as each of them reads on for a while
-                    await trio.sleep(0.5)
-                    seen = await figures()
-                    assert seen["messages"] > READERS
-                    assert seen["wrong"] == []
-                    assert seen["unread"] == 0
-                    assert seen["codes"] == {}
-                    assert seen["seqs"][-1] - seen["seqs"][0] < 100
-                status = await run.status()
-                assert status["clients"]["connected"] == READERS
-                assert status["reload"]["count"] == 2
-                assert list(status["venues"]) == ["binance"]
-                assert list(status["sessions"]) == ["binance"]
-                assert overseas.sockets == []
-            finally:
-                crowd.kill()
+        async with crowd(run.base.rpartition(":")[2]) as figures:
+                        await run.until({BTC: "live"})
+            run.write(
+                venue("binance", "BTC-USDT", "ETH-USDT")
+                + venue("bybit", "BTC-USDT")
+                + endpoints(overseas)
+            )
+            said = await run.reload()
+            assert said["applied"] is True
+            assert said["waiting"] == []
+            assert "venues.binance.subscribe[spot].instruments: + ETH-USDT" in said["changes"]
+            await run.until({BTC: "live", ETH: "live", OVER: "live"})
+            run.write(venue("binance", "BTC-USDT"))
+            assert '"reloaded"' in await run.hang_up()
+            await run.until({BTC: "live"})
+            for _ in range(2):  # as each of them reads on for a while
+                await trio.sleep(0.5)
+                seen = await figures()
+                assert seen["messages"] > READERS
+                assert seen["wrong"] == []
+                assert seen["unread"] == 0
+                assert seen["codes"] == {}
+                assert seen["seqs"][-1] - seen["seqs"][0] < 100
+            status = await run.status()
+            assert status["clients"]["connected"] == READERS
+            assert status["reload"]["count"] == 2
+            assert list(status["venues"]) == ["binance"]
+            assert list(status["sessions"]) == ["binance"]
+            assert overseas.sockets == []
 
 
 async def test_a_reader_is_told_what_went_and_reads_on_when_it_comes_back(
@@ -248,9 +268,11 @@ async def test_sinks_come_and_go(running: Any, cli: Any) -> None:
     async with running(venue("binance", "BTC-USDT")) as run:
         run.write(venue("binance", "BTC-USDT") + sink)
         await run.reload()
-        with trio.fail_after(20):
-            while not (await run.status())["sinks"]["jsonl"]["delivered"]:
-                await trio.sleep(0.05)
+
+        async def delivered() -> bool:
+            return bool((await run.status())["sinks"]["jsonl"]["delivered"])
+
+        await run.wait(delivered)
         run.write(venue("binance", "BTC-USDT") + sink + 'topics = ["quote:*:*"]\n')
         assert (await run.reload())["changes"] == [
             "sinks.jsonl.topics: - *:*:*",
@@ -335,12 +357,12 @@ async def test_what_services_subscribed_waits_while_its_venue_is_out_of_the_file
             "market": "spot",
             "requesting_service": "bot",
         }
-        with trio.fail_after(20):
-            while (
-                made := await run.http.post(f"{run.base}/api/v1/subscriptions", json=order)
-            ).status_code == 503:
-                await trio.sleep(0.1)
-        assert made.status_code == 201, made.text
+
+        async def subscribed() -> bool:
+            made = await run.http.post(f"{run.base}/api/v1/subscriptions", json=order)
+            return made.status_code == 201
+
+        await run.wait(subscribed)
         await run.until({BTC: "live", OVER: "live", "trade:bybit:ETH-USDT": "live"})
         run.write(venue("binance", "BTC-USDT"))
         await run.reload()
