@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -11,12 +12,24 @@ from pricefeedd.errors import PricefeeddError, ServiceAwayError
 ANSWER_S = 10.0
 
 
+class RefusedError(PricefeeddError):
+    """A running daemon will not do what it was asked.
+
+    Attributes:
+        body: Its answer.
+    """
+
+    def __init__(self, message: str, body: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.body = body
+
+
 def ask(method: str, url: str, path: str, *, api_key: str | None = None, **params: str) -> Any:
     """Return what a running daemon answers, parsed.
 
     Raises:
         ServiceAwayError: None answers there.
-        PricefeeddError: It refuses, and why.
+        RefusedError: It refuses, and why.
     """
     headers = {"X-API-Key": api_key} if api_key else {}
     try:
@@ -34,7 +47,7 @@ def ask(method: str, url: str, path: str, *, api_key: str | None = None, **param
     except ValueError as e:
         raise ServiceAwayError(f"what answers at {url} is no pricefeedd") from e
     if answer.status_code >= 400:
-        raise PricefeeddError(f"{url}: {body.get('error', answer.reason_phrase)}")
+        raise RefusedError(f"{url}: {body.get('error', answer.reason_phrase)}", body)
     return body
 
 

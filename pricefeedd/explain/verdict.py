@@ -509,9 +509,11 @@ def _live(facts: Facts) -> Verdict:
 
 def _reads(facts: Facts) -> str:
     readers = facts["readers"]
-    told = [f"{readers['clients']} clients"] if readers["clients"] else []
-    told += [f"the sink {name}" for name in readers["sinks"]]
-    return f"{', '.join(told)} read it" if told else "nobody reads it"
+    clients, sinks = readers["clients"], readers["sinks"]
+    told = [f"{clients} client{'s' if clients > 1 else ''}"] if clients else []
+    told += [f"the sink {name}" for name in sinks]
+    verb = "reads" if clients + len(sinks) <= 1 else "read"
+    return f"{' and '.join(told)} {verb} it" if told else "nobody reads it"
 
 
 # --- what all look at ------------------------------------------------------------------------------------
