@@ -168,11 +168,9 @@ async def test_instruments_and_a_venue_come_and_go_and_a_thousand_readers_notice
 ) -> None:
     async with running(venue("binance", "BTC-USDT")) as run:
         async with crowd(run.base.rpartition(":")[2]) as figures:
-                        await run.until({BTC: "live"})
+            await run.until({BTC: "live"})
             run.write(
-                venue("binance", "BTC-USDT", "ETH-USDT")
-                + venue("bybit", "BTC-USDT")
-                + endpoints(overseas)
+                venue("binance", "BTC-USDT", "ETH-USDT") + venue("bybit", "BTC-USDT") + endpoints(overseas)
             )
             said = await run.reload()
             assert said["applied"] is True
