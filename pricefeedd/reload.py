@@ -57,18 +57,26 @@ class Reloader:
     """
 
     def __init__(
-        self, place: Workplace, follow: Callable[[Delta], Awaitable[None]], reread: Reread | None
+        self,
+        place: Workplace,
+        follow: Callable[[Delta], Awaitable[None]],
+        reread: Reread | None,
+        *,
+        renew: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare to reload.
 
         Args:
             follow: Does what a difference asks for; the configuration of the workplace is the new one by then.
+            renew: Reads other files again, such as certificates, whether the configuration differs or not. It raises
+                OSError, and changes nothing, if they cannot be used.
         """
         self.count = 0
         self.failed = 0
         self._place = place
         self._follow = follow
         self._reread = reread
+        self._renew = renew
         self._wishes, self._asked = trio.open_memory_channel[_Wish](WISHES)
         self._last_ns: int | None = None
         self._error = ""
@@ -125,6 +133,10 @@ class Reloader:
         return delta(self._place.config, config), plugins
 
     async def _carry_out(self, found: Delta, plugins: Plugins) -> None:
+        try:
+            self._renew()
+        except OSError as e:
+            raise ReloadRefusedError(f"web.tls: {e}; the certificate in use is kept", [str(e)]) from e
         old = self._place.config
         self._place.config, self._place.plugins = found.config, plugins
         logging = found.config.logging

@@ -104,7 +104,9 @@ class Daemon:
             subscriptions = self.archive.store.subscriptions
         self._place.repository = subscriptions
         self._term = Term(self._place)
-        self.reloader = Reloader(self._place, self._follow, reread)
+        self.reloader = Reloader(
+            self._place, self._follow, reread, renew=lambda: self._app.renew_certificate()
+        )
         self.binds: list[str] = []
         self._stop = trio.Event()
 
@@ -366,4 +368,3 @@ async def _serve(
     except OSError as e:
         hint = "; is pricefeedd running already?" if e.errno == errno.EADDRINUSE else ""
         raise ServiceAwayError(f"{e.strerror or e}{hint}") from e
-

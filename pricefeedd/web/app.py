@@ -76,11 +76,13 @@ class WebApp(QuartTrio):
     Attributes:
         readers: All who read over WebSockets or Server-Sent Events.
         websockets: What serves each path.
+        renew_certificate: Takes certificate and key from their files again; nothing without TLS.
     """
 
     asgi_websocket_class = _WebSocket
     readers: Readers
     websockets: Mapping[str, Callable[[Socket], Awaitable[None]]]
+    renew_certificate: Callable[[], None] = staticmethod(lambda: None)
 
 
 def create_app(daemon: Daemon, limits: Limits | None = None) -> WebApp:

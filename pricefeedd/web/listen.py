@@ -45,7 +45,13 @@ _BUSY = (
 
 
 class App(Protocol):
-    """An ASGI app with readers."""
+    """An ASGI app with readers.
+
+    Attributes:
+        renew_certificate: Takes certificate and key from their files again, for connections from then on; `serve` sets it.
+    """
+
+    renew_certificate: Callable[[], None]
 
     @property
     def readers(self) -> Readers: ...
@@ -150,6 +156,16 @@ def _tls_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
+def _renew(context: ssl.SSLContext, tls: Tls) -> None:
+    """Take certificate and key from their files again.
+
+    Raises:
+        OSError: They cannot be used; the old ones are kept.
+    """
+    _tls_context(tls)
+    context.load_cert_chain(tls.certfile, tls.keyfile)
+
+
 # --- serving ------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +216,8 @@ async def serve(
         names = [_name(s, context is not None and s.family != _AF_UNIX) for s, _ in sockets]
         async with trio.open_nursery() as housekeeping:
             app.readers.nursery = housekeeping
+            if context is not None and tls is not None:
+                app.renew_certificate = partial(_renew, context, tls)
             housekeeping.start_soon(app.readers.beat, name="web:heartbeats")
             housekeeping.start_soon(app.readers.pace, name="web:pace")
             inside, why = await _hypercorns_inside()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -74,7 +75,7 @@ class Running:
     async def wait(self, condition: Callable[[], Awaitable[object]]) -> None:
         """Wait until a condition holds; what happens in another process has no event here."""
         with trio.fail_after(20):
-            while not await condition():
+            while not await condition():  # noqa: ASYNC110  # see above
                 await trio.sleep(0.05)
 
     async def until(self, topics: dict[str, str]) -> None:
@@ -166,34 +167,34 @@ async def crowd(port: str) -> AsyncIterator[Callable[[], Awaitable[dict[str, Any
 async def test_instruments_and_a_venue_come_and_go_and_a_thousand_readers_notice_nothing(
     running: Any, overseas: BybitFake
 ) -> None:
-    async with running(venue("binance", "BTC-USDT")) as run:
-        async with crowd(run.base.rpartition(":")[2]) as figures:
-            await run.until({BTC: "live"})
-            run.write(
-                venue("binance", "BTC-USDT", "ETH-USDT") + venue("bybit", "BTC-USDT") + endpoints(overseas)
-            )
-            said = await run.reload()
-            assert said["applied"] is True
-            assert said["waiting"] == []
-            assert "venues.binance.subscribe[spot].instruments: + ETH-USDT" in said["changes"]
-            await run.until({BTC: "live", ETH: "live", OVER: "live"})
-            run.write(venue("binance", "BTC-USDT"))
-            assert '"reloaded"' in await run.hang_up()
-            await run.until({BTC: "live"})
-            for _ in range(2):  # as each of them reads on for a while
-                await trio.sleep(0.5)
-                seen = await figures()
-                assert seen["messages"] > READERS
-                assert seen["wrong"] == []
-                assert seen["unread"] == 0
-                assert seen["codes"] == {}
-                assert seen["seqs"][-1] - seen["seqs"][0] < 100
-            status = await run.status()
-            assert status["clients"]["connected"] == READERS
-            assert status["reload"]["count"] == 2
-            assert list(status["venues"]) == ["binance"]
-            assert list(status["sessions"]) == ["binance"]
-            assert overseas.sockets == []
+    async with (
+        running(venue("binance", "BTC-USDT")) as run,
+        crowd(run.base.rpartition(":")[2]) as figures,
+    ):
+        await run.until({BTC: "live"})
+        run.write(venue("binance", "BTC-USDT", "ETH-USDT") + venue("bybit", "BTC-USDT") + endpoints(overseas))
+        said = await run.reload()
+        assert said["applied"] is True
+        assert said["waiting"] == []
+        assert "venues.binance.subscribe[spot].instruments: + ETH-USDT" in said["changes"]
+        await run.until({BTC: "live", ETH: "live", OVER: "live"})
+        run.write(venue("binance", "BTC-USDT"))
+        assert '"reloaded"' in await run.hang_up()
+        await run.until({BTC: "live"})
+        for _ in range(2):  # as each of them reads on for a while
+            await trio.sleep(0.5)
+            seen = await figures()
+            assert seen["messages"] > READERS
+            assert seen["wrong"] == []
+            assert seen["unread"] == 0
+            assert seen["codes"] == {}
+            assert seen["seqs"][-1] - seen["seqs"][0] < 100
+        status = await run.status()
+        assert status["clients"]["connected"] == READERS
+        assert status["reload"]["count"] == 2
+        assert list(status["venues"]) == ["binance"]
+        assert list(status["sessions"]) == ["binance"]
+        assert overseas.sockets == []
 
 
 async def test_a_reader_is_told_what_went_and_reads_on_when_it_comes_back(
@@ -387,3 +388,31 @@ async def test_the_log_the_dialect_of_the_root_and_bounds_are_followed(
         await first.until("welcome")
         second = await open_reader(run.base)
         assert (await second.closed())[0] == 4504
+
+
+async def test_a_renewed_certificate_is_used_and_a_broken_one_is_not(running: Any, cli: Any) -> None:
+    cert, key = cli.folder / "cert.pem", cli.folder / "key.pem"
+
+    def issue(name: str) -> None:
+        subject = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
+        files = ["-keyout", str(key), "-out", str(cert)]
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject, *files]
+        subprocess.run(command, check=True, capture_output=True)  # nothing else goes on
+
+    async def served(base: str) -> str:
+        """Return the certificate that a new connection is shown."""
+        host, _, port = base.removeprefix("https://").rpartition(":")
+        return await trio.to_thread.run_sync(ssl.get_server_certificate, (host, int(port)))
+
+    issue("first")
+    tls = f'[web.tls]\ncertfile = "{cert}"\nkeyfile = "{key}"\n'
+    async with running(tls + venue("binance", "BTC-USDT")) as run:
+        first = await served(run.base)
+        issue("second")
+        assert '"reloaded"' in await run.hang_up()
+        second = await served(run.base)
+        assert first != second
+        assert second.split() == cert.read_text().split()
+        cert.write_text("no certificate")
+        assert '"reload refused"' in await run.hang_up()
+        assert await served(run.base) == second
