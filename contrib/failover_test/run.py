@@ -219,7 +219,10 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--elector", choices=("postgres", "kubernetes"), default="postgres")
-    parser.add_argument("--faults", type=int, default=20)
+    parser.add_argument("--faults", type=int, default=20, help="how many, of all kinds")
+    parser.add_argument(
+        "--kinds", help="these, one after the other: kill,stop,freeze,cut,stall,'kill standby'"
+    )
     parser.add_argument("--daemons", type=int, default=3)
     parser.add_argument("--rate", type=float, default=200.0, help="steps of each instrument per second")
     parser.add_argument("--seed", type=int, default=None, help="play the same faults again")
@@ -227,6 +230,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one document")
     parser.add_argument("--keep", action="store_true", help="keep the folder with the daemons' logs")
     args = parser.parse_args()
+    words = {*LEADER, *(f"{kind} standby" for kind in STANDBY)}
+    if args.kinds is not None and not words.issuperset(args.kinds.split(",")):
+        parser.error(f"--kinds: expected some of {', '.join(sorted(words))}")
     seed = random.randrange(1_000_000) if args.seed is None else args.seed
 
     def tell(outcome: Outcome) -> None:
@@ -240,7 +246,7 @@ def main() -> int:
         play,
         folder,
         elector=args.elector,
-        faults=args.faults,
+        faults=args.faults if args.kinds is None else args.kinds.split(","),
         seed=seed,
         members=args.daemons,
         rate=args.rate,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 
 from playwright.sync_api import sync_playwright
@@ -13,7 +15,10 @@ _LOOK_MS = 3_000
 
 def main() -> None:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch()
+        # The system's own if there is one, else what `playwright install chromium` brought.
+        path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        root = os.geteuid() == 0
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if root else [])
         page = browser.new_page()
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))

@@ -35,6 +35,8 @@ _T = TypeVar("_T")
 
 #: A promise is waited for so much longer: clocks do not run equally fast, and what is being sent is soon sent.
 _MARGIN = 1.05
+#: A daemon that does not lead waits so long for a connection: it takes several answers of a server that may be busy.
+_CONNECT_S = 5.0
 #: To give the lead up may take so long.
 _RELEASE_S = 0.8
 #: A leader that lost its connection tries again after so long, and so does who had a session ended.
@@ -124,8 +126,6 @@ class PostgresElector:
         self._settings = settings
         self._leadership = leadership
         self._threads = trio.CapacityLimiter(_THREADS)
-        # A request may hang for so long; then there is time for another one, on another connection.
-        self._patience_s = settings.renew_deadline_s / 2
         self._leads = False
         self._fence = 0
         self._until = -math.inf
@@ -150,7 +150,7 @@ class PostgresElector:
                 libpq_url(settings.url),
                 settings.name,
                 self._leadership.identity,
-                patience_s=self._patience_s,
+                patience_s=settings.renew_deadline_s,
             )
             served = False
             try:
@@ -177,7 +177,12 @@ class PostgresElector:
         """
         from pricefeedd.leader.postgres_session import AwayError
 
-        with trio.move_on_after(self._patience_s):
+        patience_s = self._settings.renew_deadline_s
+        if self._leads:
+            patience_s /= 2  # then there is time for another attempt, on another connection
+        elif not session.pid:
+            patience_s = max(patience_s, _CONNECT_S)  # to give up too early is to begin again and again
+        with trio.move_on_after(patience_s):
             return await trio.to_thread.run_sync(
                 call, *arguments, abandon_on_cancel=True, limiter=self._threads
             )

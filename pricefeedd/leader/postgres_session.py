@@ -124,7 +124,7 @@ class Session:
                 self._url,
                 autocommit=True,
                 prepare_threshold=None,
-                connect_timeout=2,
+                connect_timeout=5,
                 application_name=f"pricefeedd {self._identity}"[:63],
                 keepalives=1,
                 keepalives_idle=2,
