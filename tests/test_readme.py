@@ -87,6 +87,9 @@ TYPED = {
     f"curl --silent --request DELETE http://{ADDRESS}/api/v1/subscriptions/by-service/order-manager": Typed(
         demo=True, prints=r'\{"cancelled_count":0\}'
     ),
+    f"curl --silent --request POST http://{ADDRESS}/api/v1/reload": Typed(
+        demo=True, prints="there is no file to read again"
+    ),
     "pricefeedd check --config pricefeedd.toml.example": Typed(prints="pricefeedd.toml.example: ok"),
     "pricefeedd run --config pricefeedd.toml": Typed(extra=("--listen", "127.0.0.1:0"), serves="serving"),
     "pricefeedd instruments binance --market linear --search BTC": Typed(
@@ -114,6 +117,10 @@ TYPED = {
 
 #: Commands that another file runs, and the text in it that does.
 ELSEWHERE = {
+    "pricefeedd check --config pricefeedd.toml --diff": (
+        "tests/wire/test_reload.py",
+        'cli.run("check", "--config", run.file, "--diff", "--url", run.base)',
+    ),
     f"{PREFIXES[0]}pytest": (".ci/run", f"{PREFIXES[0]}pytest"),
     "pip install . ./plugins/pricefeedd-binance": (
         "tests/wire/test_third_party_plugin.py",
