@@ -7,6 +7,8 @@ import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +19,7 @@ import orjson
 import trio
 
 from pricefeedd.errors import ConfigError
-from pricefeedd_kubernetes.credentials import Access, find
+from pricefeedd_kubernetes.credentials import SERVICE_ACCOUNT, Access, find
 from pricefeedd_kubernetes.errors import ApiError, OutdatedError, RefusedError
 from pricefeedd_kubernetes.exec import ask
 from pricefeedd_kubernetes.record import Record
@@ -45,9 +47,24 @@ class LeaseApi:
         access: The way to the server.
     """
 
-    def __init__(self, settings: KubernetesSettings, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        settings: KubernetesSettings,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        account: Path = SERVICE_ACCOUNT,
+        token_s: float = TOKEN_S,
+    ) -> None:
+        """Prepare to ask.
+
+        Args:
+            environ: Where the way to the server is looked for.
+            account: Where a pod has its service account.
+            token_s: How often a token's file is read.
+        """
         self._settings = settings
-        self._environ = environ
+        self._find = partial(find, settings, environ, account=account)
+        self._token_s = token_s
         self.name = settings.lease
         self.namespace = settings.namespace
         self.access = Access(source="", server="")
@@ -187,7 +204,7 @@ class LeaseApi:
 
     async def _load(self) -> None:
         self._loaded_at = time.monotonic()
-        access = await trio.to_thread.run_sync(find, self._settings, self._environ, abandon_on_cancel=True)
+        access = await trio.to_thread.run_sync(self._find, abandon_on_cancel=True)
         if access.exec is not None:
             self._no_credentials = (
                 self._no_credentials or f"exec {access.exec.command[0]} has not told anything yet"
@@ -212,7 +229,7 @@ class LeaseApi:
         )
 
     async def _read_token(self) -> None:
-        if self.access.token_file is None or time.monotonic() < self._token_at + TOKEN_S:
+        if self.access.token_file is None or time.monotonic() < self._token_at + self._token_s:
             return
         self._token_at = time.monotonic()
         try:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
-import secrets
 import time
 
 import structlog
@@ -29,6 +29,11 @@ _HOPELESS_S = 0.05
 _TRIES = 3
 
 
+def holder(name: str, identity: str) -> str:
+    """Return our name in the Lease: two daemons never have one, even if their operator gives them one."""
+    return f"{name}_{hashlib.sha256(identity.encode()).hexdigest()[:8]}" if name else identity
+
+
 class LostError(Exception):
     """Our lead is over."""
 
@@ -45,10 +50,7 @@ class Candidate:
         self._settings = settings
         self._leadership = leadership
         self._api = api
-        # Two daemons must never have one name, even if their operator gives them one.
-        self._holder = (
-            f"{settings.identity}_{secrets.token_hex(4)}" if settings.identity else leadership.identity
-        )
+        self._holder = holder(settings.identity, leadership.identity)
         self._sight = Sight(settings.lease_s)
         self._until: float | None = None  # None: we do not lead
         self._fence = 0

@@ -44,7 +44,8 @@ class KubernetesSettings:
     Attributes:
         lease: Name of the Lease. Daemons that share one are candidates for one lead.
         namespace: Where the Lease is; by default that of the pod, or of the kubeconfig's context.
-        identity: Begins our name in the Lease, to which a random part is added; the daemon's identity by default.
+        identity: Begins our name in the Lease, to which a part is added that no other daemon has; by default that name
+            is the daemon's own, of host, process and start.
         lease_s: A leader of whom nothing is heard for so long is replaced.
         renew_deadline_s: A leader that could not renew the Lease for so long leads no longer.
         retry_s: How often a leader renews the Lease, and the others look at it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import time
 from typing import Any
 
@@ -243,3 +245,56 @@ async def test_what_others_keep_in_the_lease_stays(election: Any, cluster: Any) 
     assert lease["metadata"]["labels"] == {"team": "d"}
     assert one.leads
     assert one.changes == 1
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_in_any_disorder_there_is_one_leader_at_most(
+    election: Any, cluster: Any, measured: Any, seed: int
+) -> None:
+    """Networks that split, cut connections, edits, deletions, a server that freezes, stops and crashes, at random."""
+    chance = random.Random(seed)
+    http = cluster.http()
+    times = {"lease_s": 1.0, "renew_deadline_s": 0.7, "retry_s": 0.1}
+    daemons = [await election.stand(str(number), **times) for number in range(3)]
+    numbers = itertools.count(3)
+
+    async def split() -> None:
+        daemon = chance.choice(daemons)
+        daemon.network.hold()
+        await trio.sleep(chance.uniform(0.1, 1.5))
+        daemon.network.flow()
+
+    async def cut() -> None:
+        chance.choice(daemons).network.cut()
+
+    async def freeze() -> None:
+        cluster.freeze()
+        await trio.sleep(chance.uniform(0.1, 1.2))
+        cluster.thaw()
+
+    async def replace() -> None:
+        daemon = chance.choice(daemons)
+        daemons.remove(daemon)
+        await (daemon.stop() if chance.random() < 0.5 else daemon.crash())
+        daemons.append(await election.stand(str(next(numbers)), **times))
+
+    async def delete() -> None:
+        await http.ask("DELETE", cluster.path(election.lease))
+
+    async def strike_out() -> None:
+        code, lease = await http.ask("GET", cluster.path(election.lease))
+        if code == 200:
+            lease["spec"]["holderIdentity"] = ""
+            await http.ask("PUT", cluster.path(election.lease), lease)
+
+    faults = [split, split, cut, freeze, replace, replace, delete, strike_out]
+    ends = time.monotonic() + 12
+    while time.monotonic() < ends:
+        await chance.choice(faults)()
+        await trio.sleep(chance.uniform(0, 0.8))
+    cluster.thaw()
+    for daemon in daemons:
+        daemon.network.flow()
+    await election.winner()
+    measured({"leads": len(election.holds)})
+    assert len(election.holds) >= 3

@@ -16,7 +16,7 @@ from pricefeedd_kubernetes.testing import KubeApi
 def said() -> Any:
     """Return what is logged of the Lease."""
     with structlog.testing.capture_logs() as logs:
-        yield lambda: [line for line in logs if "Lease" in line["event"]]
+        yield lambda: [line for line in logs if "Lease" in line["event"] or "API server" in line["event"]]
 
 
 async def test_what_is_forbidden_is_told_once_and_heals(
@@ -210,3 +210,14 @@ async def test_nothing_is_logged_while_all_is_well(election: Any, double: KubeAp
     assert 4 <= double.requests["update"] <= 7
     assert double.requests["get"] == 0
     assert double.connections <= 3  # the fixture's, ours, and one to spare
+
+
+async def test_a_kubeconfig_that_comes_later_is_found(
+    election: Any, cluster: Any, double: KubeApi, said: Any, when: Any, tmp_path: Any
+) -> None:
+    file = tmp_path / "later"
+    one = await election.stand("one", kubeconfig=str(file))
+    await when(lambda: one.reason == f"{file}: no such file")
+    assert [(line["log_level"], line["event"]) for line in said()] == [("error", "no way to the API server")]
+    cluster.file("elector").rename(file)
+    await one.wins(8)
