@@ -240,6 +240,7 @@ def main() -> int:
         lasted = "" if outcome.lasted_s is None else f" for {outcome.lasted_s:.1f} s"
         print(f"{outcome.number:4} {outcome.kind}{lasted}: {took}, epoch {outcome.epoch}", file=sys.stderr)
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what we started then, too
     folder = Path(tempfile.mkdtemp(prefix="pricefeedd-failover-"))
     began = time.monotonic()
     run = partial(

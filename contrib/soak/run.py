@@ -315,6 +315,7 @@ def main() -> int:
     args = parser.parse_args()
     chance = random.Random(args.seed)
     args.output.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what we started then, too
     folder = Path(tempfile.mkdtemp(prefix="pricefeedd-soak-"))
     wrong: list[str] = []
     figures: dict[str, Any] = {}
