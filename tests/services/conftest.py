@@ -37,6 +37,12 @@ def _beside(name: str) -> Any:
     return _loaded(Path(__file__).with_name(f"{name}.py"))
 
 
+@pytest.fixture(scope="session", name="beside")
+def _beside_fixture() -> Callable[[str], Any]:
+    """Return a function that returns a module beside this file."""
+    return _beside
+
+
 def _loaded(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
