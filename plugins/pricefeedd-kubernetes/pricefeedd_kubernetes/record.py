@@ -72,9 +72,11 @@ class Record:
     def released(self) -> bool:
         """Whether its holder gave it back, so that nobody leads by it.
 
-        Somebody who only strikes the holder out, with kubectl say, does not know whether that one has noticed.
+        Somebody who only strikes the holder out, with kubectl say, does not know whether that one has noticed. A holder
+        who gives it back writes one time as both (as client-go does), and one who holds it never does.
         """
-        return not self.holder and self.length_s is not None and self.length_s <= RELEASED_S
+        short = self.length_s is not None and self.length_s <= RELEASED_S
+        return not self.holder and short and self.acquired == self.renewed
 
     def same_as(self, other: Record | None) -> bool:
         """Return whether nobody renewed or took it in between; labels and the like do not count."""

@@ -49,11 +49,19 @@ def test_a_new_label_is_no_renewal_and_another_object_is() -> None:
 def test_what_was_given_back_is_free_at_once() -> None:
     sight = Sight(3)
     sight.see(lease(1, **HELD), 100)
-    sight.see(lease(2, holderIdentity="", leaseDurationSeconds=1, renewTime="r2"), 101)
+    sight.see(lease(2, holderIdentity="", leaseDurationSeconds=1, renewTime="r2", acquireTime="r2"), 101)
     assert sight.free_at == 101
 
 
-@pytest.mark.parametrize("spec", [{}, {"holderIdentity": ""}, {"leaseDurationSeconds": 3}])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"holderIdentity": ""},
+        {"leaseDurationSeconds": 3},
+        {"leaseDurationSeconds": 1, "acquireTime": "a", "renewTime": "r1"},
+    ],
+)
 def test_what_somebody_struck_out_is_not(spec: dict[str, Any]) -> None:
     sight = Sight(3)
     sight.see(lease(1, **HELD), 100)
@@ -138,6 +146,24 @@ def test_what_is_written_keeps_what_others_wrote() -> None:
 def test_what_is_no_lease_is_told(raw: Any) -> None:
     with pytest.raises(ValueError, match="not a Lease"):
         Record.read(raw)
+
+
+def test_who_takes_it_never_writes_what_giving_it_back_looks_like() -> None:
+    held = taken(
+        None,
+        name="n",
+        namespace="d",
+        holder="b",
+        lease_s=1,
+        fence=1,
+        acquired_us=1_000_001,
+        renewed_us=1_000_002,
+    )
+    held["metadata"]["resourceVersion"] = "1"
+    assert not Record.read(held).released
+    held["spec"]["holderIdentity"] = ""
+    assert not Record.read(held).released
+    assert Record.read(released(Record.read(held), fence=1, wall_us=5)).released
 
 
 def test_times_have_six_digits() -> None:
