@@ -18,6 +18,7 @@ import attrs
 import pytest
 import trio
 
+from pricefeedd.hookspecs import Specs
 from pricefeedd.testing.ports import free_port
 from pricefeedd_binance.testing import BinanceFake
 
@@ -377,6 +378,20 @@ def test_the_entry_point_is_as_in_the_whole_plugin() -> None:
     (text,) = [block for block in blocks("toml") if "entry-points" in block]
     shipped = tomllib.loads((ROOT / "tests" / "data" / "thirdparty" / "pyproject.toml").read_text())
     assert tomllib.loads(text)["project"]["entry-points"] == shipped["project"]["entry-points"]
+
+
+# --- hooks --------------------------------------------------------------------------------------------------
+
+
+def test_every_hook_is_in_the_table_and_in_a_plugin_that_the_walk_tries() -> None:
+    hooks = {name for name in vars(Specs) if name.startswith("pricefeedd_")}
+    rows = re.findall(r"^\| `(pricefeedd_\w+)\(\)` \| .* \| `(\w+)` \|$", PLUGINS, re.MULTILINE)
+    assert {hook for hook, _ in rows} == hooks
+    tried = {"venue", *re.findall(r"--kind (\w+)", "\n".join(WALK))}
+    for hook, kind in rows:
+        assert kind in tried
+        (init,) = (ROOT / "pricefeedd" / "templates" / kind).glob("*/__init__.py.in")
+        assert f"@hookimpl\ndef {hook}()" in init.read_text()
 
 
 # --- what it says besides -----------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ _HELP = {
     "explain": "Tell why a topic of a running daemon is stale, absent or wrong.",
     "store": "Bring the database up to date, look at it, or prune it.",
     "plugin-test": "Play every fault of a venue against its plugin, and print a scorecard.",
-    "init-plugin": "Write a plugin to begin with: a venue or a sink, complete and tested.",
+    "init-plugin": "Write a plugin to begin with, complete and tested.",
 }
 
 

@@ -76,6 +76,7 @@ def _some(venue: Venue, fake: Any) -> list[dict[str, Any]]:
     for market, offered in venue.channels.items():
         names = [listing.name for listing in fake.market.listings.values() if listing.market == market]
         channels = [channel for channel in PUBLIC_CHANNELS if channel in offered]
+        channels.sort(key=lambda channel: channel not in ("trade", "price"))  # what is told to be tried first
         if names and channels:
             found.append({"market": market, "instruments": names[:2], "channels": channels})
     return found

@@ -152,3 +152,13 @@ def test_a_plugin_that_is_not_there_is_told_with_its_name(installed: Installed, 
 
     assert result.returncode == 78
     assert "pip install pricefeedd-kraken" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["venue", "sink", "source", "elector", "command"])
+def test_the_wheel_has_what_a_new_plugin_is_made_of(installed: Installed, tmp_path: Path, kind: str) -> None:
+    result = installed.run("init-plugin", "example", "--kind", kind, "--directory", tmp_path)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    made = tmp_path / "pricefeedd-example"
+    assert (made / "pricefeedd_example" / "py.typed").exists()
+    assert (made / ".gitignore").exists()
