@@ -108,7 +108,7 @@ export class Daemon extends EventTarget {
   /**
    * Ask a path again and again while the page is seen.
    * @param path what to ask, or a function that returns it; null for nothing now
-   * @param take is given the body, of 200 and of 503
+   * @param take is given the body
    * @param refused is given any other status; 401 and 404 are not asked again before `revive`
    */
   poll(path, { least, most = 30_000, take, refused = () => {} }) {
@@ -163,7 +163,8 @@ class Poll {
     this.#again = false;
     const { status, body, tookMs } = await this.daemon.get(path);
     this.#asking = false;
-    if ((status === 200 || status === 503) && body !== null) {
+    // Of those with 503 `/ready` alone tells what it would tell otherwise.
+    if (body !== null && (status === 200 || (status === 503 && body.status !== undefined))) {
       this.take(body);
     } else {
       this.#ended = !this.#again && (status === 401 || status === 403 || status === 404);

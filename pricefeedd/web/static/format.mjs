@@ -105,7 +105,7 @@ export function toMs(time) {
     return Number.isNaN(parsed) ? null : parsed;
   }
   const value = Number(time);
-  if (value > 1e17) return value / 1e6;
-  if (value > 1e14) return value / 1e3;
+  if (value > 1e17) return Math.round(value / 1e6);
+  if (value > 1e14) return Math.round(value / 1e3);
   return value > 1e11 ? value : value * 1e3;
 }

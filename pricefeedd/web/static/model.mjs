@@ -1,5 +1,4 @@
 /** What is known of the daemon, from both its doors. Bounded: topics that it serves no more go, and all else is cut. */
-import { toMs } from "./format.mjs";
 import { Meter, Ring } from "./series.mjs";
 import { direction, headline } from "./states.mjs";
 
@@ -142,7 +141,7 @@ export class Model {
     }
     if (type === "gap") return topic;
     topic.message = message;
-    topic.atMs = toMs(message.ts_recv) ?? topic.atMs;
+    topic.atMs = message.ts_recv / 1000;
     if (type === "book") {
       const best = books.get(name)?.best(1);
       if (best !== undefined) topic.say({ main: best.bids[0]?.[0] ?? null, other: best.asks[0]?.[0] ?? null });

@@ -17,8 +17,8 @@ const ORDERS = {
   venue: (a, b) => collator.compare(a.venue, b.venue),
   channel: (a, b) => collator.compare(a.channel, b.channel),
   age: (a, b) => (b.atMs ?? -Infinity) - (a.atMs ?? -Infinity),
-  messages: (a, b) => b.messages - a.messages,
-  readers: (a, b) => b.readers - a.readers,
+  messages: (a, b) => a.messages - b.messages,
+  readers: (a, b) => a.readers - b.readers,
 };
 
 /** By what the list can be ordered. */

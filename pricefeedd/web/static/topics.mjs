@@ -42,18 +42,18 @@ export class Topics {
       ),
     );
     this.rows = h("div", { class: "rows", role: "rowgroup" });
-    this.scroller = h("div", { class: "scroller", role: "presentation", tabindex: "-1" }, this.rows);
+    this.headRow = h("div", { class: "line heads", role: "row", "aria-rowindex": "1" }, ...this.heads);
     this.grid = h(
       "div",
       { class: "grid", role: "grid", tabindex: "0", "aria-labelledby": "topics-title", "aria-describedby": "topics-count", "aria-colcount": COLUMNS.length },
-      h("div", { role: "rowgroup" }, h("div", { class: "line heads", role: "row", "aria-rowindex": "1" }, ...this.heads)),
-      this.scroller,
+      h("div", { class: "top-row", role: "rowgroup" }, this.headRow),
+      this.rows,
     );
     this.empty = h("p", { class: "empty" });
     byId("grid").append(this.grid, this.empty);
 
-    this.scroller.addEventListener("scroll", () => this.#draw(), { passive: true });
-    new ResizeObserver(() => this.#draw()).observe(this.scroller);
+    this.grid.addEventListener("scroll", () => this.#draw(), { passive: true });
+    new ResizeObserver(() => this.#draw()).observe(this.grid);
     this.grid.addEventListener("keydown", (event) => this.#key(event));
     this.grid.addEventListener("focus", () => this.#choose(this.#at() ?? 0, { scroll: false }));
     this.search.addEventListener("input", () => this.#again());
@@ -106,7 +106,7 @@ export class Topics {
   }
 
   #again() {
-    this.scroller.scrollTop = 0;
+    this.grid.scrollTop = 0;
     this.update(true);
   }
 
@@ -159,14 +159,15 @@ export class Topics {
 
   // --- drawing -------------------------------------------------------------------------------------------------
 
-  get #rowHeight() {
-    return this.narrow ? 56 : 34;
+  /** The part of the list that is seen, below the heads, which stay. */
+  get #window() {
+    const { scrollTop: top, clientHeight } = this.grid;
+    return { top, height: Math.max(0, clientHeight - this.headRow.offsetHeight), rowHeight: this.narrow ? 56 : 34 };
   }
 
   #draw() {
     this.narrow = matchMedia("(max-width: 720px)").matches;
-    const { scrollTop: top, clientHeight: height } = this.scroller;
-    const rowHeight = this.#rowHeight;
+    const { top, height, rowHeight } = this.#window;
     const total = this.#list.length;
     this.rows.style.height = `${total * rowHeight}px`;
     const { first, last } = inSight({ top, height, rowHeight, total });
@@ -179,8 +180,12 @@ export class Topics {
       if (!row.hidden && at >= first && at < last && this.#list[at] === row.topic) kept.set(at, row);
       else free.push(row);
     }
+    let next = this.rows.firstElementChild;
     for (let at = first; at < last; at += 1) {
       const row = kept.get(at) ?? free.pop();
+      // In the order in which they are seen, as those who listen to the page hear them in that of the document.
+      if (row === next) next = next.nextElementSibling;
+      else this.rows.insertBefore(row, next);
       if (!kept.has(at)) this.#bind(row, this.#list[at], at, rowHeight);
       else row.style.transform = `translateY(${at * rowHeight}px)`;
       mark(row, "aria-selected", row.topic.name === this.#chosen);
@@ -270,8 +275,7 @@ export class Topics {
     if (this.#list.length === 0) return;
     this.#chosen = this.#list[at].name;
     if (scroll) {
-      const { scrollTop: top, clientHeight: height } = this.scroller;
-      this.scroller.scrollTop = reveal({ row: at, top, height, rowHeight: this.#rowHeight });
+      this.grid.scrollTop = reveal({ row: at, ...this.#window });
     }
     this.#draw();
   }
@@ -289,7 +293,8 @@ export class Topics {
 
   /** Do what a key asks of the list; the page hands over those pressed elsewhere. */
   walk(event) {
-    const page = Math.max(1, Math.floor(this.scroller.clientHeight / this.#rowHeight) - 1);
+    const { height, rowHeight } = this.#window;
+    const page = Math.max(1, Math.floor(height / rowHeight) - 1);
     const to = step(event.key, { row: this.#at(), total: this.#list.length, page });
     if (to !== null) {
       event.preventDefault();
