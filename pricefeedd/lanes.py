@@ -118,6 +118,7 @@ class SinkLanes(Lanes):
         # What was not yet handed out of epochs that ended.
         self._before: list[tuple[str, list[Message | Notice]]] = []
         self._current = bus.epoch
+        self._lost_told = 0
         self._sink = sink
         self._settings = section.settings
         self._state_dir = config.state_dir / "sinks" / section.name
@@ -157,6 +158,7 @@ class SinkLanes(Lanes):
                 elif isinstance(message, Message):
                     found.append(message)
                 elif message.lost:
+                    self._lost_told += message.lost
                     self.report.drop("slow", message.lost)
             if found:
                 return found
@@ -217,6 +219,10 @@ class SinkLanes(Lanes):
             if last_ns is None
             else datetime.fromtimestamp(last_ns / 1e9, UTC).isoformat(timespec="milliseconds")
         )
+        # The sink hears of what it lost when it takes what comes after; an operator should not have to wait for that.
+        untold = self._mailbox.lost - self._lost_told
+        if untold > 0:
+            report["dropped"]["slow"] = report["dropped"].get("slow", 0) + untold
         report["lane_bytes"] = self._mailbox.waiting_bytes
         report["concerns"] = self.concerns()
         report["spool"] = None

@@ -100,3 +100,19 @@ async def test_sinks_are_shown_and_what_is_amiss_is_said_without_a_503(
     refresh()
     ready = await http.get(f"{web.http}/ready")
     assert (ready.status_code, ready.json()["reasons"]) == (200, ["sink file is down: no route to host"])
+
+
+async def test_what_a_sink_lost_is_told_before_it_comes_back_for_more(start_web: Any, tmp_path: Path) -> None:
+    web = await start_web()
+    section = SinkConfig(name="slow", plugin="slow", queue_bytes=1024)
+    sink = Sink(name="slow", api_version=1, run=_run)
+    lanes = SinkLanes(web.daemon.bus, sink, Config(state_dir=tmp_path), section)
+    web.daemon.trade(100)
+    before = lanes.describe(0)
+    assert 0 < before["lane_bytes"] <= 1024
+    assert before["dropped"]["slow"] > 50
+    got = await lanes.receive()
+    after = lanes.describe(0)
+    assert len(got) + after["dropped"]["slow"] == 100
+    assert after["dropped"] == before["dropped"], "each counts once"
+    assert after["lane_bytes"] == 0
