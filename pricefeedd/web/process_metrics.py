@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-import resource
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -91,10 +91,14 @@ class ProcessFallback(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the names of the library, as far as the system tells."""
-        used = resource.getrusage(resource.RUSAGE_SELF)
         yield CounterMetricFamily(
-            "process_cpu_seconds", "User and system CPU time.", value=used.ru_utime + used.ru_stime
+            "process_cpu_seconds", "User and system CPU time.", value=time.process_time()
         )
+        try:
+            import resource
+        except ImportError:  # Windows
+            return
+        used = resource.getrusage(resource.RUSAGE_SELF)
         # getrusage(2) counts kilobytes, on macOS bytes; and only the most that there ever was.
         peak = used.ru_maxrss if sys.platform == "darwin" else used.ru_maxrss * 1024
         yield GaugeMetricFamily(
