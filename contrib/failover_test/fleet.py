@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -24,6 +25,14 @@ from pricefeedd.testing.ports import free_port
 
 HERE = Path(__file__).parent
 START_S = 60.0
+
+
+def environment() -> dict[str, str]:
+    """Return our environment, but with compiled modules kept, as they are where pricefeedd is installed."""
+    environ = dict(os.environ)
+    if environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        environ["PYTHONPYCACHEPREFIX"] = f"{tempfile.gettempdir()}/pricefeedd-pycache"
+    return environ
 
 
 class FleetError(Exception):
@@ -101,7 +110,7 @@ class Member:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pricefeedd.cli", "run", "--config", "pricefeedd.toml"],
                 cwd=self.folder,
-                env={**os.environ, **self._environ, "STATE_DIRECTORY": str(self.folder / "state")},
+                env={**environment(), **self._environ, "STATE_DIRECTORY": str(self.folder / "state")},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

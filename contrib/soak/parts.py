@@ -6,12 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+
+
+def environment() -> dict[str, str]:
+    """Return our environment, but with compiled modules kept, as they are where pricefeedd is installed."""
+    environ = dict(os.environ)
+    if environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        environ["PYTHONPYCACHEPREFIX"] = f"{tempfile.gettempdir()}/pricefeedd-pycache"
+    return environ
 
 
 class SoakError(Exception):
@@ -33,6 +42,7 @@ class Helper:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=environment(),
         )
 
     @property

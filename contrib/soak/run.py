@@ -29,7 +29,7 @@ from typing import Any
 
 import httpx
 from curve import line, svg
-from parts import Helper, SoakError, cpu_s, descriptors, pause, resident_mb
+from parts import Helper, SoakError, cpu_s, descriptors, environment, pause, resident_mb
 from prometheus_client.parser import text_string_to_metric_families
 
 from pricefeedd.testing.ports import free_port
@@ -91,7 +91,7 @@ class Soak:
         self.daemon = subprocess.Popen(
             [sys.executable, "-m", "pricefeedd.cli", "run", "--config", "pricefeedd.toml"],
             cwd=folder,
-            env={**os.environ, "STATE_DIRECTORY": str(folder / "state")},
+            env={**environment(), "STATE_DIRECTORY": str(folder / "state")},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
