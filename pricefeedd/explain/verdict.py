@@ -17,6 +17,8 @@ Facts = Mapping[str, Any]
 LATELY_S = 60.0
 #: A connection without a frame for so long says nothing at all, seconds.
 SILENT_S = 10.0
+#: A live stream that has said nothing for so long is quiet, unless its pace is slower, seconds.
+QUIET_S = 10.0
 #: A venue's loop that did not turn for so long is in trouble, seconds.
 STUCK_S = 5.0
 
@@ -493,7 +495,7 @@ def _live(facts: Facts) -> Verdict:
     last_s = facts["state"]["last_event_s"]
     line = facts["lines"][0] if facts["lines"] else None
     pace_s = None if line is None else line["speaks_every_s"]
-    if last_s is not None and last_s <= max(LATELY_S, 20 * (pace_s or 0.0)):
+    if last_s is not None and last_s <= max(QUIET_S, 20 * (pace_s or 0.0)):
         text = f"The topic is live: the last event came {span(last_s)} ago, and {_reads(facts)}."
         advice = "If a reader sees an old price, it is the reader: is it subscribed, with which every_ms, and is its clock right?"
         return Verdict("live", True, text, advice)
@@ -501,7 +503,7 @@ def _live(facts: Facts) -> Verdict:
     text = f"The topic is live, and the venue has nothing to say: {came}."
     stale_s = None if line is None else line["stale_after_s"]
     if stale_s is None:
-        text += " Its silence is no fault: it promises nothing."
+        text += " Nothing says how often it should speak, so that silence is no fault."
     else:
         text += f" After {span(stale_s)} of silence it is stale."
     return Verdict("quiet", True, text, "")

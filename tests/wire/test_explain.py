@@ -6,8 +6,10 @@ The pipelines run against the fakes of plugins in memory, under Trio's mock cloc
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -18,12 +20,16 @@ from trio.testing import MockClock
 
 from pricefeedd.accounts.keeper import Accounts
 from pricefeedd.bus import Bus
-from pricefeedd.config import Config, SinkConfig
+from pricefeedd.config import Config, SinkConfig, SourceConfig
+from pricefeedd.envelope import with_epoch
+from pricefeedd.events import State, Status, Trade
 from pricefeedd.explain.assembly import UnexplainedError, explain
 from pricefeedd.hookspecs import Sink
 from pricefeedd.inlet import Inlet
 from pricefeedd.instruments import Directory
 from pricefeedd.lanes import SinkLanes
+from pricefeedd.message import Message
+from pricefeedd.mirror import Mirror
 from pricefeedd.offer import Offer, Wish
 from pricefeedd.registry import Registry
 from pricefeedd.runtime import VenueRuntime
@@ -543,3 +549,52 @@ async def test_an_account_whose_past_is_not_known(autojump_clock: MockClock) -> 
 
     assert not told["account"]["whole"]
     assert "not all is known yet" in told["verdict"]["text"]
+
+
+# --- relays ------------------------------------------------------------------------------------------------
+
+
+async def test_a_relay_says_how_its_upstream_is(tmp_path: Path) -> None:
+    bus, directory = Mirror(), Directory()
+    section = SourceConfig(name="relay", plugin="relay")
+    inlet = Inlet(bus, section, directory, state_dir=tmp_path, now_ns=time.time_ns)
+    config = Config(sources={"relay": section})
+    running = Running(
+        config=config,
+        bus=bus,
+        stats=Stats(started_ns=0),
+        runtimes={},
+        accounts=Accounts({}, {}),
+        subscriptions=Registry({}, bus, now_ns=time.time_ns),
+        archive=Archive(config, bus, directory, {}, now_ns=time.time_ns),
+        now_ns=time.time_ns,
+        inlet=inlet,
+    )
+    common: dict[str, Any] = {"venue": "binance", "instrument": "BTC-USDT"}
+
+    async def deliver(seq: int, **event: Any) -> None:
+        kind = Status if "state" in event else Trade
+        message = Message(TRADE, seq, kind(**common, received_ns=time.time_ns(), **event))
+        await inlet.deliver([with_epoch(message, "abc")])
+
+    told = {"at first": running.why()}
+    inlet.up()
+    told["up"] = running.why()
+    await deliver(1, id="1", price="1.5", size="1", aggressor=None)
+    await deliver(2, topic_channel="trade", state=State.LIVE, reason="")
+    told["live"] = running.why()
+    await deliver(3, topic_channel="trade", state=State.STALE, reason="no data for 40 s")
+    told["stale there"] = running.why()
+    inlet.lost("connection refused")
+    told["lost"] = running.why()
+
+    assert {when: facts["verdict"]["cause"] for when, facts in told.items()} == {
+        "at first": "upstream_lost",
+        "up": "not_relayed",
+        "live": "live",
+        "stale there": "upstream_says",
+        "lost": "upstream_lost",
+    }
+    assert "no data for 40 s" in told["stale there"]["verdict"]["text"]
+    assert "connection refused" in told["lost"]["verdict"]["text"]
+    assert told["live"]["upstream"]["state"] == "up"
