@@ -91,6 +91,9 @@ TYPED = {
     f"curl --silent --request POST http://{ADDRESS}/api/v1/reload": Typed(
         demo=True, prints="there is no file to read again"
     ),
+    f"pricefeedd explain trade:binance:BTC-USDT --url http://{ADDRESS}": Typed(
+        demo=True, prints=r"\Atrade:binance:BTC-USDT: live \("
+    ),
     "pricefeedd check --config pricefeedd.toml.example": Typed(prints="pricefeedd.toml.example: ok"),
     "pricefeedd run --config pricefeedd.toml": Typed(extra=("--listen", "127.0.0.1:0"), serves="serving"),
     "pricefeedd instruments binance --market linear --search BTC": Typed(
