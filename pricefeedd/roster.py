@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import attrs
 import trio
@@ -32,15 +32,16 @@ class Roster:
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self._tasks: dict[str, _Task] = {}
+        self._closed = False
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._tasks
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._tasks))
+    def close(self) -> None:
+        """Begin no task any more: the nursery ends."""
+        self._closed = True
 
     def begin(self, name: str, run: Callable[[], Awaitable[object]]) -> None:
-        """Begin a task. Its failure ends the nursery."""
+        """Begin a task, unless this is closed. Its failure ends the nursery."""
+        if self._closed:
+            return
         assert name not in self._tasks, f"{name} is at work"
         task = self._tasks[name] = _Task()
         self._nursery.start_soon(self._run, name, task, run, name=name)

@@ -106,10 +106,6 @@ class Term:
         demands = self._demands.get(venue)
         return None if demands is None else demands.demand(channel, instrument)
 
-    def demands(self, venue: str) -> Demands | None:
-        """Return what is held of a venue; None if it is not configured."""
-        return self._demands.get(venue)
-
     # --- life ------------------------------------------------------------------------------------------
 
     async def run(self, dialer: Dialer | None = None) -> None:
@@ -125,31 +121,44 @@ class Term:
                 for name in place.config.sinks:
                     self._begin_sink(name)
                 sinking.start_soon(self.subscriptions.run, name="subscriptions")
-                async with NetworkDialer(now_ns=place.now_ns) as network, trio.open_nursery() as sourcing:
-                    self._sourcing = Roster(sourcing)
-                    self._around = Surroundings(
-                        bus=place.bus,
-                        directory=place.directory,
-                        stats=place.stats,
-                        dialer=dialer or network,
-                        now_ns=place.now_ns,
-                        state_dir=place.config.state_dir,
-                    )
-                    for name in place.config.venues:
-                        self._begin_venue(name)
-                    if place.inlet is not None:
-                        run_source = partial(self._run_source, place.inlet)
-                        self._sourcing.begin(f"source:{place.inlet.section}", run_source)
-                    self.working.set()
-                    await self._ending.wait()
-                    sourcing.cancel_scope.cancel()
+                async with NetworkDialer(now_ns=place.now_ns) as network:
+                    await self._source(dialer or network)
                 self.subscriptions.close()
                 for lanes in self.sinks.values():
                     lanes.end()
                 sinking.cancel_scope.deadline = trio.current_time() + self._flush_s
         finally:
-            self.working = trio.Event()
             place.runtimes.clear()
+
+    async def _source(self, dialer: Dialer) -> None:
+        """Let everything be brought that there is to bring, until the end begins."""
+        place = self._place
+        async with trio.open_nursery() as sourcing:
+            self._sourcing = Roster(sourcing)
+            self._around = Surroundings(
+                bus=place.bus,
+                directory=place.directory,
+                stats=place.stats,
+                dialer=dialer,
+                now_ns=place.now_ns,
+                state_dir=place.config.state_dir,
+            )
+            for name, venue in place.config.venues.items():
+                self._begin_venue(name)
+                for account in venue.accounts:
+                    self._begin_account(name, account)
+            if place.inlet is not None:
+                run_source = partial(self._run_source, place.inlet)
+                self._sourcing.begin(f"source:{place.inlet.section}", run_source)
+            try:
+                self.working.set()
+                await self._ending.wait()
+            finally:
+                # A reload that is under way finds nobody to begin.
+                self.working = trio.Event()
+                self._sourcing.close()
+                self._sinking.close()
+                sourcing.cancel_scope.cancel()
 
     def end(self, *, flush_s: float) -> None:
         """Let venues go, and then sinks.
@@ -167,8 +176,6 @@ class Term:
         crashed = partial(self._venue_crashed, name)
         keep = partial(supervise, run, what="venue", name=name, crashed=crashed)
         self._sourcing.begin(f"venue:{name}", keep)
-        for account in self._place.config.venues[name].accounts:
-            self._begin_account(name, account)
 
     def _begin_account(self, section: str, name: str) -> None:
         run = partial(self.accounts.run_one, section, name, self._around)
@@ -253,7 +260,7 @@ class Term:
         self.accounts.configs, self.accounts.venues = venues, place.plugins.venues
         for section, account in delta.accounts_ended:
             await self._sourcing.end(f"account:{section}:{account}")
-            self._drop(section, account)
+            self._forget_account(section, account, drop=(section, account) not in delta.accounts_begun)
         for name in delta.venues_removed:
             await self._sourcing.end(f"venue:{name}")
             self._forget_venue(name)
@@ -267,6 +274,8 @@ class Term:
             self._offer(name)
             self.subscriptions.moved(name)
             self._begin_venue(name)
+            for account in venues[name].accounts:
+                self._begin_account(name, account)
         for section, account in delta.accounts_begun:
             self._begin_account(section, account)
         for name in (*delta.sinks_added, *delta.sinks_restarted):
@@ -277,7 +286,8 @@ class Term:
     def _reconfigure(self, name: str) -> None:
         config = self._place.config.venues[name]
         self._offers[name].config = config
-        self._demands[name].reconfigure(config)
+        for error in self._demands[name].reconfigure(config):
+            log.error("unknown instrument", venue=name, reason=str(error))
         runtime = self._place.runtimes.get(name)
         if runtime is not None:
             runtime.reconfigure(config)
@@ -291,14 +301,10 @@ class Term:
         config = place.config.venues[name]
         self._offers[name].config = config
         self._demands[name].reconfigure(config)
-        self._drop_unoffered(name)
-        run = partial(self._run_venue, name)
-        crashed = partial(self._venue_crashed, name)
-        self._sourcing.begin(
-            f"venue:{name}", partial(supervise, run, what="venue", name=name, crashed=crashed)
-        )
+        self._drop_unheld(name)
+        self._begin_venue(name)
 
-    def _drop_unoffered(self, name: str) -> None:
+    def _drop_unheld(self, name: str) -> None:
         """Drop the topics of a venue that nobody holds; what is configured is begun again at once."""
         demands, bus = self._demands[name], self._place.bus
         for topic in list(bus):
@@ -324,10 +330,16 @@ class Term:
         place.directory.drop(name)
         place.stats.drop(name)
 
-    def _drop(self, section: str, account: str) -> None:
-        """Forget an account's topics: it was taken from the configuration, or is begun anew."""
+    def _forget_account(self, section: str, account: str, *, drop: bool) -> None:
+        """Let nobody believe an account's topics, which are begun anew; or drop them, as it is configured no longer."""
         place = self._place
-        told = [
+        mine = [
+            topic
+            for topic in place.bus
+            if topic.venue == section and topic.channel in PRIVATE_CHANNELS and topic.instrument == account
+        ]
+        reason = "taken from the configuration" if drop else "begun anew, since its configuration changed"
+        place.bus.publish(
             Status(
                 venue=section,
                 instrument=account,
@@ -335,13 +347,14 @@ class Term:
                 origin=Origin.DERIVED,
                 topic_channel=topic.channel,
                 state=State.DOWN,
-                reason="taken from the configuration, or begun anew under another one",
+                reason=reason,
             )
-            for topic in place.bus
-            if topic.venue == section and topic.channel in PRIVATE_CHANNELS and topic.instrument == account
-        ]
-        place.bus.publish(told)
-        place.stats.drop(section, account=account)
+            for topic in mine
+        )
+        if drop:
+            for topic in mine:
+                place.bus.drop(topic)
+            place.stats.drop(section, account=account)
 
     def renew(self) -> None:
         """Let sinks begin anew in another epoch of the upstream."""
