@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import time
@@ -29,6 +31,7 @@ from pricefeedd_binance.testing import BinanceFake
 
 ROOT = Path(__file__).parents[2]
 NGINX = ROOT / "contrib" / "nginx"
+LOAD_TEST = ROOT / "contrib" / "load_test" / "load_test.py"
 
 CONFIG = """
 [web]
@@ -210,7 +213,7 @@ async def test_streams_pass_at_once_and_outlive_a_restart_of_the_daemon(
         assert sorted(late_us)[10] < 300_000
         url = site.https.replace("http", "ws", 1) + "/ws"
         with trio.fail_after(60):
-            async with connect(url, tls=site.tls, first_delay_s=0.1) as feed:
+            async with connect(url, tls=site.tls, first_delay_s=0.1, max_delay_s=0.5) as feed:
                 assert all(result["ok"] for result in await feed.subscribe(["trade:*:*", "book:*:*"]))
                 for _ in range(50):
                     assert not isinstance(await anext(feed), Missed)
@@ -226,8 +229,30 @@ async def test_streams_pass_at_once_and_outlive_a_restart_of_the_daemon(
         assert (await client.get("/health")).status_code == 200
 
 
-async def test_what_is_kept_from_the_public(site: Site, serving: tuple[Any, Any]) -> None:
+def answers(site: Site, count: int) -> list[int]:
+    """Return the codes of so many requests that are sent at once, on one connection."""
+    port = int(site.https.rpartition(":")[2])
+    request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with (
+        socket.create_connection(("localhost", port), timeout=30) as plain,
+        site.tls.wrap_socket(plain, server_hostname="localhost") as secure,
+    ):
+        secure.sendall(request * (count - 1) + request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        said = b"".join(iter(lambda: secure.recv(65536), b""))
+    return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d+)", said)]
+
+
+async def test_the_load_test_and_what_is_kept_from_the_public(
+    cli: Any, site: Site, serving: tuple[Any, Any]
+) -> None:
     _, nginx = serving
+    url = site.https.replace("http", "ws", 1) + "/ws"
+    command = ("--url", url, "--connections", "5", "--duration", "1.5", "--json")
+    trust = {"SSL_CERT_FILE": str(site.file.parent / "tls.pem")}
+    ended = await (await cli.python(LOAD_TEST, *command, environ=trust)).ended(within_s=40)
+    found = orjson.loads(ended.out)
+    assert (ended.code, found["connected"], found["lost"]) == (0, 5, 0), ended.out + ended.err
+    assert found["messages"] > 50
     async with site.client() as client:
         assert (await client.get("/metrics")).status_code == 403
         ready = await client.get("/ready?api_key=never-in-a-log")
@@ -249,7 +274,7 @@ async def test_what_is_kept_from_the_public(site: Site, serving: tuple[Any, Any]
         moved = await client.get(f"{site.http}/api/v1/latest?topics=trade:*:*")
         assert moved.status_code == 308
         assert moved.headers["location"] == "https://localhost/api/v1/latest?topics=trade:*:*"
-        codes = [(await client.get("/health")).status_code for _ in range(250)]
+        codes = await trio.to_thread.run_sync(answers, site, 400)
         assert set(codes) == {200, 429}
         assert codes.index(429) > 50
     assert '"GET /ready" 200' in nginx.out
