@@ -274,7 +274,7 @@ def _login_refused(facts: Facts) -> Verdict | None:
         return None
     error = next(c["last_error"] for c in facts["connections"] if not c["kept"])
     text = f"The venue refused our credentials: {error}."
-    advice = f"Put right the keys in [venues.{facts['venue']}], or what the venue lets them do; then restart."
+    advice = f"Put right the keys in [venues.{facts['venue']}], or what the venue lets them do; then restart, or wait an hour."
     return Verdict("login_refused", False, text, advice)
 
 
