@@ -137,7 +137,8 @@ def top_module(path: Path) -> str:
 
 def plugin_modules() -> list[Path]:
     first_party = list(ROOT.glob("plugins/*/pricefeedd_*/**/*.py"))
-    return sorted([*first_party, *ROOT.glob("tests/data/thirdparty/pricefeedd_*/**/*.py")])
+    templates = ROOT.glob("pricefeedd/templates/*/pricefeedd_*/**/*.py.in")
+    return sorted([*first_party, *templates, *ROOT.glob("tests/data/thirdparty/pricefeedd_*/**/*.py")])
 
 
 def test_every_module_has_a_layer() -> None:
