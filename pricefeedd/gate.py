@@ -34,6 +34,8 @@ from pricefeedd.trade_line import TradeLine
 
 #: Channels whose events bear the venue's time of sending; that of a candle or a ticker may be another.
 _TIMED = frozenset({"trade", "quote", "book", "price"})
+#: Of the events of a batch so many, the newest, are looked at for the venue's time.
+LOOKED_AT = 4
 
 
 class Gate:
@@ -133,7 +135,7 @@ class Gate:
 
     # --- what came ------------------------------------------------------------------------------------
 
-    def admit(self, events: Iterable[Event], out: list[Event], carrier: int = 0) -> None:
+    def admit(self, events: Sequence[Event], out: list[Event], carrier: int = 0) -> None:
         """Let events of one batch through. Topics that nobody expects are passed over.
 
         Args:
@@ -158,18 +160,26 @@ class Gate:
             if event.venue_time_ns > clock.by_carrier.get(carrier, 0):
                 clock.by_carrier[carrier] = event.venue_time_ns
                 clock.latest_ns = max(clock.latest_ns, event.venue_time_ns)
-            # One per batch is enough to know the latency, and costs nothing per event.
-            stats, channel = self.context.stats, event.channel
-            if channel in _TIMED:
-                latency_ns = stats.offset.observe(event.venue_time_ns, event.received_ns)
-            else:
-                latency_ns = stats.offset.latency_ns(event.venue_time_ns, event.received_ns)
-            histogram = stats.latency.get(channel)
-            if histogram is None:
-                if channel not in lines:
-                    return  # nobody asked for it: what a venue makes up names no metric
-                histogram = stats.latency[channel] = Histogram()
-            histogram.observe_ns(latency_ns)
+        # One per batch is enough to know the latency, and costs nothing per event. Not all of a venue's events bear a
+        # time, and often a few of several kinds come together.
+        for event in reversed(events[-LOOKED_AT:]):
+            if event.venue_time_ns is not None:
+                self._time(event, event.venue_time_ns)
+                break
+
+    def _time(self, event: Event, venue_ns: int) -> None:
+        """Count how long an event was on its way."""
+        stats, channel = self.context.stats, event.channel
+        if channel in _TIMED:
+            latency_ns = stats.offset.observe(venue_ns, event.received_ns)
+        else:
+            latency_ns = stats.offset.latency_ns(venue_ns, event.received_ns)
+        histogram = stats.latency.get(channel)
+        if histogram is None:
+            if channel not in self._lines:
+                return  # nobody asked for it: what a venue makes up names no metric
+            histogram = stats.latency[channel] = Histogram()
+        histogram.observe_ns(latency_ns)
 
     def accepted(self, carrier: int, topics: Iterable[TopicKey], now_ns: int, out: list[Event]) -> None:
         """Note that a connection brings these topics from now on."""

@@ -153,9 +153,12 @@ class MarketStats:
         marks = self._marks
         if marks and 0 <= now_ns - marks[-1][0] < MARK_NS:
             return
-        if marks and now_ns < marks[-1][0]:
+        all_now = self._all()
+        if not marks:
+            marks.append((now_ns, all_now.since(all_now)))  # all there is came lately
+        elif now_ns < marks[-1][0]:
             marks.clear()  # the clock went back
-        marks.append((now_ns, self._all()))
+        marks.append((now_ns, all_now))
         # The newest of those that are old enough is what the last minute began with.
         while len(marks) > 1 and now_ns - marks[1][0] >= LATELY_NS:
             marks.popleft()

@@ -225,6 +225,14 @@ def test_latency_is_measured_by_channel() -> None:
     assert 0.04 < latency["trade"].total_s < 0.06
 
 
+def test_latency_is_of_the_newest_event_that_bears_a_time() -> None:
+    gate = made()
+    timeless = quote(1)
+    timeless.venue_time_ns = None
+    admitted(gate, [trade(1), timeless])
+    assert set(gate.context.stats.latency) == {"trade"}
+
+
 def test_a_channel_that_nobody_asked_for_names_no_metric() -> None:
     gate = made(channels=("quote",))
     for number in range(20):

@@ -61,6 +61,7 @@ def test_lately_is_all_there_is_at_first_and_after_our_clock_went_back() -> None
     assert market.lately(START).messages == 7
     market.mark(START)
     market.messages = 9
+    assert market.lately(START).messages == 9
     market.mark(START - 3_600 * S)
     market.messages = 12
     assert market.lately(START - 3_590 * S).messages == 3
