@@ -23,7 +23,8 @@ _SECRET_KEYS: Final = re.compile(
 _SECRET_TEXTS: Final = (
     (re.compile(r"((?:api_?key|token|signature|sign|listenKey)=)[^&\s\"']+", re.IGNORECASE), r"\1***"),
     (re.compile(r"((?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]+"), r"\1***"),
-    (re.compile(r"(\w+://[^\s/:@]*:)[^\s/@]+@"), r"\1***@"),
+    # Not \w+ before it: on a long text without any, that would look from each letter to the end.
+    (re.compile(r"(://[^\s/:@]*:)[^\s/@]+@"), r"\1***@"),
 )
 
 

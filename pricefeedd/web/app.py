@@ -196,7 +196,7 @@ def _guard(app: WebApp, daemon: Daemon) -> None:
         if "trace_id" in g:
             response.headers[HEADER] = g.trace_id
             if log.isEnabledFor(logging.DEBUG):
-                facts = {"method": request.method, "path": request.path, "status": response.status_code}
+                facts = {"method": request.method, "path": request.path[:500], "status": response.status_code}
                 log.debug("request", extra=facts | {"took_s": round(time.monotonic() - g.began, 6)})
         response.headers.setdefault("Cache-Control", "no-store")
         return response

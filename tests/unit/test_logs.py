@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,17 @@ def test_secrets_are_struck_out(kind: str) -> None:
     assert "main" in text
     assert "x=1" in text
     assert "user:***@db" in text
+
+
+@pytest.mark.parametrize("part", ["x", "a_", "://", ":", "://x:", "token=", "Bearer ", "Basic x", "=", "@"])
+def test_a_long_text_of_a_stranger_costs_little(part: str) -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+    began = time.thread_time()
+
+    structlog.get_logger().info("odd", reason=part * 40_000)
+
+    assert time.thread_time() - began < 1.0  # milliseconds; minutes if each letter looked at all the others
 
 
 def test_every_line_in_the_journal_has_its_priority() -> None:
