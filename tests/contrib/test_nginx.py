@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -130,9 +129,17 @@ def site(tmp_path: Path) -> Site:
 
 
 def arguments(site: Site) -> list[str]:
-    """Return how nginx is called, by whomever these tests run as."""
-    more = "user root;" if os.getuid() == 0 else ""
-    return ["-e", "stderr", "-p", str(site.file.parent), "-c", str(site.file), "-g", f"daemon off; {more}"]
+    """Return how nginx is called, by whomever these tests run as: one process, that leaves none behind when killed."""
+    return [
+        "-e",
+        "stderr",
+        "-p",
+        str(site.file.parent),
+        "-c",
+        str(site.file),
+        "-g",
+        "daemon off; master_process off;",
+    ]
 
 
 @pytest.fixture
