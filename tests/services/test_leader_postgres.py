@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import secrets
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -32,6 +34,7 @@ from pricefeedd.leader.postgres_session import AwayError, Session
 QUICK = {"lease_s": 1.6, "renew_deadline_s": 1.2, "retry_s": 0.1}
 #: A promise that is not kept up any more is over after this, and then it takes a look.
 OVER_S = 1.2 * 1.05 + 0.1
+README = Path(__file__).parents[2] / "README.md"
 CANDIDATE = Path(__file__).with_name("candidate.py")
 
 
@@ -542,6 +545,26 @@ def test_bad_settings_are_told(given: dict[str, Any], said: str) -> None:
     assert said in told
     assert "hush" not in told
     assert "hu%sh" not in told
+
+
+def test_the_readmes_example_is_right_but_for_the_secret() -> None:
+    (text,) = re.findall(r"^```toml\n(\[leader\]\n.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    (elector,) = pricefeedd_electors()
+    tree = tomllib.loads(text)
+    tree["leader"]["postgres"]["url"] = {"env": "DB"}
+    environ = {"DB": "postgresql://u:hush@h/d"}
+    built = build(
+        tree, venues={}, sinks={}, electors={"postgres": elector}, environ=environ, source="README.md"
+    )
+    assert built.leader.settings == PostgresSettings(url="postgresql://u:hush@h/d")
+
+
+def test_the_readme_admits_whom_it_says() -> None:
+    (text,) = re.findall(r"^```python\n(fence = 0\n.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(text, names)
+    admitted = [names["admit"](epoch) for epoch in ("9-aa", "9-aa", "10-0b", "9-aa", "10-0b")]
+    assert admitted == [True, True, True, False, True]
 
 
 def test_the_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
