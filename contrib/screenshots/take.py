@@ -89,7 +89,9 @@ async def serve(folder: Path, listen: str, act: Any) -> None:
     async with trio.open_nursery() as nursery:
         for seed, (name, (rate, subscribed)) in enumerate(VENUES.items()):
             make = plugins.fakes[name]
-            listings = [each for each in make.default_listings() if each.base in BASES and each.market in subscribed]
+            listings = [
+                each for each in make.default_listings() if each.base in BASES and each.market in subscribed
+            ]
             market = Market(listings, seed=seed, keep=2000)
             go_through(market)
             fake = make(market)
@@ -138,7 +140,9 @@ def take(base: str, folder: Path) -> None:
             size = path.stat().st_size
             print(f"{path.name} {size} bytes")
             if size > MOST_BYTES:
-                raise SystemExit(f"{path.name} is larger than {MOST_BYTES} bytes: take a smaller part of the page")
+                raise SystemExit(
+                    f"{path.name} is larger than {MOST_BYTES} bytes: take a smaller part of the page"
+                )
         browser.close()
 
 

@@ -178,6 +178,28 @@ def test_an_instrument_has_a_book_a_chart_and_trades(look: Any, demo: str) -> No
     seen.spotless()
 
 
+def test_an_address_of_nothing_says_so(look: Any, demo: str) -> None:
+    seen = look(demo)
+    page = seen.open("#/topic/trade:binance:BTC-USDTT")
+    page.get_by_text("Did you mean BTC-USDT").wait_for()
+    page.get_by_role("link", name="All topics").click()
+    ready(page)
+    page.evaluate("location.hash = '#/topic/%'")
+    ready(page)
+    seen.fine()
+
+
+def test_what_is_looked_at_says_when_it_changes_and_not_when_it_comes_in_sight(look: Any, demo: str) -> None:
+    seen = look(demo)
+    page = ready(seen.open())
+    for search in ("liquidation", "ticker", "liquidation"):
+        page.get_by_label("Search topics").fill(search)
+        until(page, lambda: "of 21" in text(page, "#topics-count"))
+        page.wait_for_timeout(400)
+    assert page.locator("#events-body .entry").count() == 0
+    seen.spotless()
+
+
 def test_all_of_it_goes_by_keyboard(look: Any, demo: str) -> None:
     seen = look(demo)
     page = ready(seen.open())
@@ -315,6 +337,9 @@ def test_a_daemon_with_keys_is_opened_with_one(look: Any, daemon: Any, chromium:
     page.get_by_label("Key", exact=True).fill("wrong")
     page.keyboard.press("Enter")
     page.get_by_text("the key is not known here").wait_for()
+    page.get_by_role("button", name="Go on without").click()
+    page.get_by_role("button", name="Go on without").wait_for(state="hidden")
+    assert page.locator("#overview").is_hidden(), "here none is not enough"
     page.get_by_label("Key", exact=True).fill("sesame")
     page.get_by_role("button", name="Open").click()
     ready(page)

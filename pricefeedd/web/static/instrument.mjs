@@ -56,12 +56,14 @@ export class Instrument {
     this.stats = Object.fromEntries(
       [["bid", "Bid"], ["ask", "Ask"], ["spread", "Spread"], ["change", "24 h"], ["high", "High"], ["low", "Low"], ["volume", "Volume"]].map(([key, title]) => [key, stat(title)]),
     );
+    this.notice = h("p", { class: "notice", role: "status", hidden: true });
     this.tabs = h("nav", { class: "tabs", "aria-label": "Topics of this instrument" });
     const back = h("a", { class: "back", href: "#/" }, arrow(), "All topics");
     const subject = h(
       "section",
       { class: "panel", "aria-label": "Instrument" },
       h("div", { class: "subject" }, back, h("div", {}, this.name, this.place), this.priceBox, h("dl", { class: "stats" }, ...Object.values(this.stats).map(({ element }) => element))),
+      this.notice,
       this.tabs,
     );
 
@@ -151,10 +153,17 @@ export class Instrument {
     }
     this.#chooseInterval();
     show(this.whyPanel, false);
+    show(this.notice, false);
     this.explain();
     this.#mark("all");
     this.onInterest();
     this.name.focus({ preventScroll: true });
+  }
+
+  /** Say that the daemon does not have it. */
+  refused({ message, did_you_mean: near }) {
+    show(this.notice, true);
+    put(this.notice, `The daemon refuses this topic: ${message}.${near?.length ? ` Did you mean ${near.join(", ")}?` : ""}`);
   }
 
   close() {

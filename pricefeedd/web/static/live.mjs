@@ -12,7 +12,8 @@ const STANDBY_MS = 2000;
 const SETTLE_MS = 120;
 
 /**
- * Events: `state` when `state` changed, `data` with each message, `missed`, `connected` with the welcome.
+ * Events: `state` when `state` changed, `data` with each message, `missed`, `refused` with a topic that cannot be had,
+ * `connected` with the welcome.
  *
  * `state` is `connecting`, `open`, `waiting` (until `retryAt`, for `reason`), `standby`, `locked` (a key is needed) or
  * `refused`.
@@ -52,6 +53,7 @@ export class Live extends EventTarget {
     const on = (type, act) => client.addEventListener(type, ({ detail }) => client === this.#client && act(detail));
     on("data", (message) => this.#tell("data", message));
     on("missed", (detail) => this.#tell("missed", detail));
+    on("refused", (detail) => this.#tell("refused", detail));
     on("connected", (welcome) => {
       this.#now("open");
       this.#tell("connected", welcome);

@@ -38,9 +38,11 @@ const instrument = new Instrument(model, daemon, live, { onInterest: () => queue
 
 let tickFrame = null;
 live.addEventListener("data", ({ detail: message }) => {
+  const known = model.topics.get(message.topic)?.state;
   const topic = model.takeMessage(message, live.books);
   const { type, data } = message;
-  if (type === "status") journal.note(data.state, `${topic.instrument} ${topic.channel} is ${data.state}`, [topic.venue, data.reason].filter(Boolean).join(" · "));
+  // The state that a topic has comes again whenever it comes in sight.
+  if (type === "status" && known !== undefined && known !== data.state) journal.note(data.state, `${topic.instrument} ${topic.channel} is ${data.state}`, [topic.venue, data.reason].filter(Boolean).join(" · "));
   if (type === "gap") gapPoll.hurry();
   if (route.view === "topic") instrument.take(message, topic);
   else tickFrame ??= requestAnimationFrame(() => {
@@ -52,6 +54,10 @@ live.addEventListener("data", ({ detail: message }) => {
 live.addEventListener("missed", ({ detail: { topic, from, to, reason } }) => {
   if (reason === "the epoch changed") return; // told once, below
   journal.note("warning", `This page missed ${to === null ? "some" : count(to - from + 1)} of ${topic}`, reason);
+});
+
+live.addEventListener("refused", ({ detail }) => {
+  if (detail.topic !== null && detail.topic === instrument.topic) instrument.refused(detail);
 });
 
 let epoch = null;
@@ -216,12 +222,14 @@ const lockForm = byId("lock");
 /** Ask for a key; `free`: what is seen without one can be gone back to. */
 function lock(why, { free = false } = {}) {
   if (lockForm.hidden === false && !free) {
-    put(byId("lock-why"), why);
+    put(byId("lock-why"), daemon.hasKey ? why : "");
+    show(byId("lock-leave"), daemon.hasKey);
     return;
   }
   put(byId("lock-why"), daemon.hasKey && !free ? why : "");
   show(lockForm, true);
-  show(byId("lock-leave"), free);
+  show(byId("lock-leave"), free || daemon.hasKey);
+  put(byId("lock-leave"), free ? "Back" : "Go on without");
   show(byId("overview"), false);
   show(byId("instrument"), false);
   byId("key").focus();
@@ -239,7 +247,10 @@ lockForm.addEventListener("submit", (event) => {
   put(byId("lock-why"), "");
   daemon.use(byId("key").value.trim());
 });
-byId("lock-leave").addEventListener("click", unlock);
+byId("lock-leave").addEventListener("click", () => {
+  if (live.state === "open") unlock();
+  else daemon.use(null); // the daemon may ask for none, and refuse a wrong one
+});
 
 // --- where we are -----------------------------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 import { Meter, Ring } from "./series.mjs";
 import { direction, headline } from "./states.mjs";
 
-/** Samples of a sparkline: at one per second, two minutes. */
-export const SAMPLES = 120;
+/** Samples of a sparkline: at one per second, a minute and a half. */
+export const SAMPLES = 90;
 
 /** One topic, as the list shows it. */
 export class Topic {
@@ -102,6 +102,8 @@ export class Model {
 
   /** Take `/feeds`. What came over the WebSocket since is newer, and stays. */
   takeFeeds(body, nowMs) {
+    if (this.epoch !== undefined && this.epoch !== body.epoch) this.begin();
+    this.epoch = body.epoch;
     const seen = new Set();
     for (const row of body.feeds) {
       seen.add(row.topic);

@@ -27,7 +27,7 @@ export class Tiles {
     this.topics = tile("Topics");
     this.meter = h("div", { class: "meter", "aria-hidden": "true" });
     this.topics.sub.before(this.meter);
-    this.delay = tile("Latency, slowest market", { curve: true });
+    this.delay = tile("Latency", { curve: true });
     this.clients = tile("Clients");
     this.uptime = tile("Uptime");
     byId("tiles").append(...[this.messages, this.topics, this.delay, this.clients, this.uptime].map((made) => made.element));
