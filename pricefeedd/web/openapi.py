@@ -28,6 +28,7 @@ from pricefeedd.web.operation import (
     open_object,
     operation,
 )
+from pricefeedd.web.page import LONGEST_BUILD
 from pricefeedd.web.reading import InstrumentsQuery, LatestQuery
 from pricefeedd.web.reload import RELOAD
 from pricefeedd.web.schema import Schema, closed, described, of
@@ -304,11 +305,12 @@ OPERATIONS: Final = (
         name="static_file",
         summary="What the status page is made of",
         path_parts={
-            "build": Given(kind=Text(), about="Whatever the page says.", example="0"),
+            "build": Given(kind=Text(longest=LONGEST_BUILD), about="Whatever the page says.", example="0"),
             "name": Given(kind=Text(), about="A file.", example="page.css"),
         },
         kind="*/*",
         schema=TEXT,
+        refusals=(404,),
         open=True,
     ),
     Operation(path="/docs", name="docs", summary="This interface, to be read", kind="text/html", schema=TEXT),

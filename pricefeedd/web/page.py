@@ -25,6 +25,9 @@ CONTENT_SECURITY_POLICY: Final = (
 #: What stands in the shell for the name of this build.
 _BUILD: Final = "@BUILD@"
 
+#: Of the name of any build, ours or another's.
+LONGEST_BUILD = 64
+
 #: The name of a build is in each address, so what is found there never changes.
 _FOREVER: Final = "public, max-age=31536000, immutable"
 
@@ -111,7 +114,7 @@ class Page:
         """Hand out a file that the shell names. A shell of another build is given the present one, and may not keep it."""
         found = assets()
         asset = found.files.get(name)
-        if asset is None:
+        if asset is None or len(build) > LONGEST_BUILD:
             raise NotFound
         packed = request.accept_encodings.quality("gzip") > 0
         headers = {"Vary": "Accept-Encoding"}

@@ -439,6 +439,7 @@ async def start_web(nursery: trio.Nursery) -> Callable[..., Awaitable[Web]]:
             )
             stopped.set()
 
+        nursery.start_soon(daemon.reloader.run)
         binds = await nursery.start(run)
         return Web(daemon, app, binds, stop, stopped)
 

@@ -344,9 +344,9 @@ async def test_the_curl_lines_work(start_web: Any, http: Any, web_key: Any) -> N
         *words, url = shlex.split(unescape(line))
         method = words[words.index("-X") + 1] if "-X" in words else "HEAD"
         body = words[words.index("-d") + 1] if "-d" in words else None
-        # There is no such subscription, and no store.
+        # There is no such subscription, no store, and no file to reload.
         missing = url.endswith(openapi_subscriptions.EXAMPLE_ID) or "/balances/history" in url
-        expected = 201 if body else 404 if missing else 200
+        expected = 201 if method == "POST" and body else 404 if missing else 409 if "/reload" in url else 200
         async with http.stream(method, url, content=body) as answer:
             assert answer.status_code == expected, url
 
