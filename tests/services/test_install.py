@@ -108,7 +108,7 @@ async def machine(beside: Callable[[str], Any], away: Callable[[str], NoReturn])
         yield found
 
 
-@pytest.mark.timeout(1200 if BARE else 180)
+@pytest.mark.timeout(1200 if BARE else 300)
 async def test_a_host_is_set_up_used_and_cleaned_as_the_readme_says(machine: Any) -> None:
     # How this machine reaches package indexes is its own affair.
     environ = {name: value for name, value in os.environ.items() if _DOWNLOADS.match(name)}
