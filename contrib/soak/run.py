@@ -307,6 +307,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=2000.0, help="messages of the venue a second")
     parser.add_argument("--fault-every", type=float, default=FAULT_S, help="seconds; 0 for no faults")
     parser.add_argument("--sample-every", type=float, default=SAMPLE_S, help="seconds")
+    parser.add_argument("--calm", type=float, default=SETTLE_S, help="seconds without faults at the end")
     parser.add_argument("--seed", type=int, default=1, help="order of the faults")
     parser.add_argument(
         "--page", action="store_true", help="keep the status page open in a browser (Playwright)"
@@ -345,14 +346,14 @@ def main() -> int:
 
 
 def _play(soak: Soak, args: argparse.Namespace, chance: random.Random) -> None:
-    """Sample and fail until the time is over; nothing fails in the last half minute."""
+    """Sample and fail until the time is over, with nothing that fails towards the end."""
     faults: list[str] = []
     next_fault = args.fault_every or float("inf")
     next_sample = 0.0
     end = args.minutes * 60
     while soak.elapsed < end:
         soak.undo()
-        if soak.elapsed >= next_fault and soak.elapsed < end - SETTLE_S:
+        if soak.elapsed >= next_fault and soak.elapsed < end - args.calm:
             if not faults:
                 faults = chance.sample([*VENUE, *OURS], len(VENUE) + len(OURS))
             soak.fail(faults.pop())
