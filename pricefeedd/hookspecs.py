@@ -166,6 +166,8 @@ class Sink:
         run: Given the settings and the lanes; returns when the lanes end.
         keeps: Whether the events of accounts come through `Lanes.kept` and none of them may be lost. Otherwise
             they come through `receive`, like any other event.
+        load: Imports what `run` needs and is slow to import. A daemon that stands by calls it, in a thread, so that who
+            gains the lead publishes at once.
     """
 
     name: str
@@ -173,6 +175,7 @@ class Sink:
     settings: type = NoSettings
     run: Callable[[Any, Lanes], Awaitable[None]]
     keeps: bool = False
+    load: Callable[[], object] | None = None
 
 
 class Leadership(Protocol):

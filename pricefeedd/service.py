@@ -238,6 +238,7 @@ class Daemon:
             await self._serve_term(dialer)
             return
         elector = self._place.plugins.electors[self.lead.elector]
+        await self._load_sinks()
         while not self._stop.is_set():
             unhealthy = False
             async with trio.open_nursery() as standing:
@@ -246,14 +247,21 @@ class Daemon:
                 if not self._stop.is_set():
                     unhealthy = await self._serve_term(dialer)
                 # Nothing is published any more: now another may lead.
+                if self.lead.leads:
+                    self.lead.lost("it was given up")
                 standing.cancel_scope.cancel()
-            if self.lead.leads:
-                self.lead.lost("it was given up")
             if unhealthy:
                 rest_s = self.config.leader.rest_s
                 log.warning("lead given up: all venues were unhealthy", rest_s=rest_s)
                 with trio.move_on_after(rest_s):
                     await self._stop.wait()
+
+    async def _load_sinks(self) -> None:
+        """Import what sinks need, so that who gains the lead publishes at once."""
+        for name, config in self.config.sinks.items():
+            load = self._place.plugins.sinks[config.plugin or name].load
+            if load is not None:
+                await trio.to_thread.run_sync(load)
 
     async def _elect(self, run: Callable[..., Awaitable[None]]) -> None:
         """Run the elector, begun anew whenever it crashes: then we do not lead."""

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pricefeedd.hookspecs import Lanes, Sink, hookimpl
 from pricefeedd_rabbitmq.settings import RabbitSettings
 
+if TYPE_CHECKING:
+    from pricefeedd_rabbitmq.sink import RabbitSink
+
 
 async def _run(settings: RabbitSettings, lanes: Lanes) -> None:
+    await _load()(settings, lanes).run()
+
+
+def _load() -> type[RabbitSink]:
     from pricefeedd_rabbitmq.sink import RabbitSink  # late: pika is loaded where it is used
 
-    await RabbitSink(settings, lanes).run()
+    return RabbitSink
+
+
+def _load() -> None:
+    import pricefeedd_rabbitmq.sink  # noqa: F401  # what it brings takes its time
 
 
 @hookimpl
 def pricefeedd_sinks() -> Sequence[Sink]:
     """Bring the sink `rabbitmq`."""
-    return [Sink(name="rabbitmq", api_version=1, settings=RabbitSettings, run=_run, keeps=True)]
+    return [
+        Sink(
+            name="rabbitmq",
+            api_version=1,
+            settings=RabbitSettings,
+            run=_run,
+            load=_load,
+            load=_load,
+            keeps=True,
+        )
+    ]

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pricefeedd.hookspecs import Command, Lanes, Sink, hookimpl
 from pricefeedd_zmq.settings import ZmqSettings
 
+if TYPE_CHECKING:
+    from pricefeedd_zmq.sink import Publisher
+
 
 async def _run(settings: ZmqSettings, lanes: Lanes) -> None:
+    await _load()(settings, lanes).run()
+
+
+def _load() -> type[Publisher]:
     from pricefeedd_zmq.sink import Publisher  # late: ZeroMQ is loaded where it is used
 
-    await Publisher(settings, lanes).run()
+    return Publisher
 
 
 def _zmq_proxy() -> Any:
@@ -21,10 +28,14 @@ def _zmq_proxy() -> Any:
     return zmq_proxy
 
 
+def _load() -> None:
+    import pricefeedd_zmq.sink  # noqa: F401  # what it brings takes its time
+
+
 @hookimpl
 def pricefeedd_sinks() -> Sequence[Sink]:
     """Bring the sink `zmq`."""
-    return [Sink(name="zmq", api_version=1, settings=ZmqSettings, run=_run)]
+    return [Sink(name="zmq", api_version=1, settings=ZmqSettings, run=_run, load=_load, load=_load)]
 
 
 @hookimpl
