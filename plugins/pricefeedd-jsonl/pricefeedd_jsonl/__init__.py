@@ -22,11 +22,7 @@ def _load() -> type[Recorder]:
     return Recorder
 
 
-def _load() -> None:
-    import pricefeedd_jsonl.sink  # noqa: F401  # what it brings takes its time
-
-
 @hookimpl
 def pricefeedd_sinks() -> Sequence[Sink]:
     """Bring the sink `jsonl`."""
-    return [Sink(name="jsonl", api_version=1, settings=JsonlSettings, run=_run, load=_load, load=_load)]
+    return [Sink(name="jsonl", api_version=1, settings=JsonlSettings, run=_run, load=_load)]

@@ -22,10 +22,6 @@ def _load() -> type[RabbitSink]:
     return RabbitSink
 
 
-def _load() -> None:
-    import pricefeedd_rabbitmq.sink  # noqa: F401  # what it brings takes its time
-
-
 @hookimpl
 def pricefeedd_sinks() -> Sequence[Sink]:
     """Bring the sink `rabbitmq`."""
@@ -35,7 +31,6 @@ def pricefeedd_sinks() -> Sequence[Sink]:
             api_version=1,
             settings=RabbitSettings,
             run=_run,
-            load=_load,
             load=_load,
             keeps=True,
         )

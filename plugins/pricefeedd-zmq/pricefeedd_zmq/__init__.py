@@ -28,14 +28,10 @@ def _zmq_proxy() -> Any:
     return zmq_proxy
 
 
-def _load() -> None:
-    import pricefeedd_zmq.sink  # noqa: F401  # what it brings takes its time
-
-
 @hookimpl
 def pricefeedd_sinks() -> Sequence[Sink]:
     """Bring the sink `zmq`."""
-    return [Sink(name="zmq", api_version=1, settings=ZmqSettings, run=_run, load=_load, load=_load)]
+    return [Sink(name="zmq", api_version=1, settings=ZmqSettings, run=_run, load=_load)]
 
 
 @hookimpl
