@@ -36,7 +36,7 @@ mkdir /run/systemd/nspawn/propagate
 rm -rf "$1/root/opt"/pricefeedd* "$1/root/etc/pricefeedd" "$1/root/var/lib/pricefeedd"
 export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
 # Not multi-user.target: services of this machine are not to run twice.
-exec systemd-nspawn --quiet --register=no --keep-unit --machine="$(basename "$1")" --console=read-only \\
+exec systemd-nspawn --quiet --register=no --keep-unit --machine="feedhost$$" --console=read-only \\
     --private-network --directory="$1/root" --bind-ro="$2:$3" --boot systemd.unit=basic.target
 """
 
