@@ -42,6 +42,12 @@ test("counts, rates, sizes and times are short", () => {
   assert.deepEqual([0.0017, 0.25, 7.289, 0].map(format.basis), ["0.0017 bp", "0.25 bp", "7.29 bp", "0.00 bp"]);
 });
 
+test("an axis shows as many digits as its steps have", () => {
+  assert.deepEqual([50, 2.5, 2, 0.25, 0.1, 0.05, 1e-8].map(format.digitsOf), [0, 1, 0, 2, 1, 2, 8]);
+  assert.equal(format.digitsOf(60_002.5 - 60_000), 1);
+  assert.equal(format.digitsOf(0.30000000000000004 - 0.2), 1);
+});
+
 test("times come in three units and as text", () => {
   const ms = 1_795_291_863_854;
   assert.equal(format.toMs(ms * 1000), ms);

@@ -1,7 +1,7 @@
 /** Candles and volume, drawn by uPlot. A candle that rose is hollow and one that fell is filled, so no colour is needed. */
 import uPlot from "./uplot.js";
 import { byId, h } from "./dom.mjs";
-import { clock, decimal, moment } from "./format.mjs";
+import { clock, decimal, digitsOf, moment } from "./format.mjs";
 
 /** Pixels from one candle to the next, at the beginning. */
 const STEP = 8;
@@ -151,8 +151,7 @@ export class CandleChart {
   /** As many digits as tell two lines of the axis apart. */
   #prices(prices) {
     const step = prices.length > 1 ? prices[1] - prices[0] : 1;
-    const digits = Math.max(0, Math.min(10, Math.ceil(-Math.log10(step) - 1e-9) + (step < 1 && `${step}`.includes("5") ? 1 : 0)));
-    return prices.map((price) => decimal(price.toFixed(Math.min(10, digits))));
+    return prices.map((price) => decimal(price.toFixed(digitsOf(step))));
   }
 
   #paint(plot, colours) {

@@ -92,6 +92,15 @@ export const wait = (ms) => `${Math.max(1, Math.ceil(ms / 1000))} s`;
 
 export const percent = (share) => (Number.isFinite(share) ? `${share > 0 ? "+" : ""}${(share * 100).toFixed(2)} %` : NONE);
 
+/** The digits behind the point that multiples of a step need: 0.25 has 2, 2.5 has 1, 50 has none. */
+export function digitsOf(step) {
+  for (let digits = 0; digits < 10; digits += 1) {
+    const scaled = step * 10 ** digits;
+    if (Math.abs(scaled - Math.round(scaled)) < 1e-6 * Math.max(1, scaled) && Math.round(scaled) > 0) return digits;
+  }
+  return 10;
+}
+
 /** Hundredths of a percent, with two digits that tell something. */
 export const basis = (points) => `${points === 0 || points >= 1 ? points.toFixed(2) : points.toPrecision(2).replace(/0+$/, "")} bp`;
 

@@ -177,9 +177,13 @@ function pills() {
 
 const bannerBox = byId("banners");
 
+/** Whether what is shown is of the past. */
+const lost = () => live.state === "waiting" || live.state === "refused" || !daemon.reachable;
+
 function banners() {
   const told = [];
-  if (live.state === "waiting" || live.state === "refused" || !daemon.reachable) {
+  document.body.classList.toggle("lost", lost());
+  if (lost()) {
     const left = live.state === "waiting" ? live.retryAt - Date.now() : 0;
     told.push({
       key: "lost",

@@ -63,7 +63,7 @@ export class Tiles {
     put(this.clients.sub, `${rate(model.frameRate)} frames/s out${lost}`);
     say(this.uptime.big, duration(status.uptime_s));
     const memory = status.memory?.rss_bytes ?? status.memory?.peak_rss_bytes;
-    put(this.uptime.sub, `${bytes(memory)} of memory${status.memory?.rss_bytes === undefined ? " at most" : ""}`);
+    put(this.uptime.sub, `${bytes(memory)} memory${status.memory?.rss_bytes === undefined ? ", peak" : ""}`);
   }
 
   /** The latency of the market where it is longest: from the venue if clocks tell it, else within the daemon. */
