@@ -157,6 +157,8 @@ class PostgresElector:
                 await self._ask(session, session.open)
                 served = True
                 pause_s = _SOON_S
+                # A server that crashed may have forgotten renewals, and count them anew.
+                self._seen = None
                 await self._stand(session)
             except AwayError as e:
                 self._away(str(e))
