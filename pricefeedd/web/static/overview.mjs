@@ -163,12 +163,14 @@ export class Venues {
     const state = marketState(facts);
     const open = facts.circuit_state === "closed" ? "" : `, breaker ${facts.circuit_state}`;
     setState(parts.state, state, state + open);
-    mark(parts.state, "title", facts.last_error ? `last error: ${facts.last_error}` : null);
+    const health = facts.latency?.health;
+    const told = [Number.isFinite(health) ? `health ${health} of 100` : "", facts.last_error ? `last error: ${facts.last_error}` : ""];
+    mark(parts.state, "title", told.filter(Boolean).join("; ") || null);
     put(parts.rate, `${rate(market.rates.last)} /s`);
     parts.curve.draw(market.rates.values);
-    const told = facts.latency?.venue_ms ?? facts.latency?.publish_ms;
-    put(parts.delay, told ? `${latency(told.p50)} / ${latency(told.p99)}` : "–");
-    parts.lag.draw(told ? market.latencies.values : []);
+    const delay = facts.latency?.venue_ms ?? facts.latency?.publish_ms;
+    put(parts.delay, delay ? `${latency(delay.p50)} / ${latency(delay.p99)}` : "–");
+    parts.lag.draw(delay ? market.latencies.values : []);
     const atMs = toMs(facts.last_message_time);
     put(parts.age, atMs === null ? "never" : age((this.daemon.now() - atMs) / 1000));
     put(parts.connections, count(facts.active_connections));
