@@ -5,8 +5,8 @@ watch.py ADDRESS...    prints a line of JSON for what happens. Times are of the 
     {"what": "first", "epoch", "at", "before"}   the first message of an epoch; the last one of any other came `before`
     {"what": "flow", "epoch", "at", "count"}     messages of this epoch came, so many since the start; ten times a second
     {"what": "pause", "epoch", "since", "at"}    for more than a quarter of a second there was none, and it goes on
-    {"what": "stale", "epoch", "at", "after", "received", "topic"}    a message of an epoch that was over `after` that one
-                                                 began; the daemon had it from the venue when it was `received`, Unix s
+    {"what": "stale", "epoch", "at", "after", "late", "topic"}   a message of an epoch that was over `after` that one began;
+                                                 `late` if the daemon had it from the venue before that one began
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
     for address in sys.argv[1:]:
         socket.connect(address)
     say("ready")
-    current, fence, last, told, count = "", -1, 0.0, 0.0, 0
+    current, fence, last, told, began, count = "", -1, 0.0, 0.0, 0.0, 0
     owner: dict[int, str] = {}
     while True:
         topic, text = socket.recv_multipart()
@@ -43,11 +43,11 @@ def main() -> None:
             number = int(epoch.partition("-")[0])
             if number < fence or owner.setdefault(number, epoch) != epoch:
                 message = json.loads(text)
-                received = message["ts_recv"] / 1e6
-                say("stale", epoch=epoch, at=at, after=current, received=received, topic=topic.decode())
+                received = message["ts_recv"] / 1e6 - time.time() + time.monotonic()
+                say("stale", epoch=epoch, at=at, after=current, late=received < began, topic=topic.decode())
                 continue
             say("first", epoch=epoch, at=at, before=last)
-            current, fence, told = epoch, number, at
+            current, fence, told, began = epoch, number, at, at
         elif at - last > _PAUSE_S:
             say("pause", epoch=epoch, since=last, at=at)
         last = at
