@@ -278,6 +278,8 @@ def main() -> int:
     else:
         print(", ".join(f"{name} {value}" for name, value in facts.items()))
         print(f"\n{table(outcomes)}\n")
+        if facts["late"]:
+            print(f"{facts['late']} messages that frozen leaders had handed to ZeroMQ came when they thawed")
         print(
             "\n".join(failures)
             or "nobody published after another daemon did; all times are within what is promised"

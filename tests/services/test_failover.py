@@ -24,7 +24,7 @@ async def test_one_publishes_whatever_happens_to_the_leader(elector: str, postgr
     assert done.stdout, done.stderr
     found = json.loads(done.stdout)
 
-    assert found["stale"] == []
+    assert [told for told in found["stale"] if not told["late"]] == []
     took = {outcome["kind"]: outcome["took_s"] for outcome in found["outcomes"]}
     # Where other tests run at the same time everything takes longer; what is promised is measured alone.
     assert None not in took.values(), took
