@@ -181,7 +181,7 @@ class PostgresElector:
 
         patience_s = self._settings.renew_deadline_s
         if self._leads:
-            patience_s /= 2  # then there is time for another attempt, on another connection
+            patience_s *= 0.75  # then there is time for another attempt, on another connection
         elif not session.pid:
             patience_s = max(patience_s, _CONNECT_S)  # to give up too early is to begin again and again
         with trio.move_on_after(patience_s):
