@@ -121,7 +121,9 @@ class VenueRuntime:
         self.markets: dict[str, Market] = {}
         self.last_turn = trio.current_time()
         self._last_turn_ns = 0
-        self._jumped: tuple[float, float] | None = None  # when the wall clock did last, and by how many seconds
+        self._jumped: tuple[float, float] | None = (
+            None  # when the wall clock did last, and by how many seconds
+        )
         self.buckets = around.budgets(self.name, self.venue)
         self.demands = demands or Demands(config, around.bus)
         self._send, self._receive = trio.open_memory_channel[tuple[str, Input]](BATCHES)
@@ -458,7 +460,9 @@ class VenueRuntime:
             "breakers": self._breakers.states(),
             "on_demand": {"held": self.demands.held, "leaving": self.demands.leaving},
             "budgets": {name: bucket.describe(now)["left"] for name, bucket in self.buckets.items()},
-            "budget_limits": {name: bucket.describe(now)["capacity"] for name, bucket in self.buckets.items()},
+            "budget_limits": {
+                name: bucket.describe(now)["capacity"] for name, bucket in self.buckets.items()
+            },
             "queue": {"batches": self._send.statistics().current_buffer_used, "limit": BATCHES},
             "clock": _seconds(self.rest.clock.bounds_ns(self.around.now_ns())),
             "connections": [connection.describe(now) for connection in self.connections],
