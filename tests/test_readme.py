@@ -319,6 +319,7 @@ async def test_other_plugins_are_written_as_the_readme_says(cli: Any, installing
 PIECES = {
     "pricefeedd.stream(": "Trade(",
     "pricefeedd.client import": "trade:binance:",
+    "def admit(epoch": None,
     "codec_laws": None,
     "conformance_tests(": None,
 }

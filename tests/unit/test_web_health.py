@@ -14,7 +14,7 @@ def market(name: str = "spot", *, connections: int = 1, last_s: float | None = N
     return MarketStats(venue="binance", market=name, connections=connections, last_message_ns=last_ns)
 
 
-def at(after_s: float, *markets: MarketStats, standby: bool = False) -> tuple[bool, tuple[str, ...]]:
+def at(after_s: float, *markets: MarketStats, standby: str = "") -> tuple[bool, tuple[str, ...]]:
     found = readiness(markets, now_ns=START + int(after_s * SECOND), started_ns=START, standby=standby)
     return found.ready, found.reasons
 
@@ -46,7 +46,7 @@ def test_an_open_breaker_is_not_health() -> None:
 
 
 def test_standby_is_never_ready() -> None:
-    assert at(400, market(last_s=399), standby=True) == (False, ("standby: another instance leads",))
+    assert at(400, market(last_s=399), standby="standby: other leads") == (False, ("standby: other leads",))
 
 
 def test_facts_by_venue_and_market() -> None:

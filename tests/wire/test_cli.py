@@ -400,7 +400,7 @@ async def test_sighup_ends_nothing(cli: Any, exchange: BinanceFake, open_reader:
     await reader.send({"op": "subscribe", "id": 1, "topics": ["trade:binance:BTC-USDT"]})
     before = await reader.until("trade")
     daemon.process.send_signal(signal.SIGHUP)
-    await daemon.until("SIGHUP", where="err")
+    await daemon.until('"reloaded"', where="err")
     after = await reader.until("trade")
     ended = await daemon.end(signal.SIGINT)
 

@@ -28,7 +28,7 @@ Said = Sequence[Event | Signal]
 
 
 async def test_a_scorecard_for_people(cli: Any) -> None:
-    ended = await cli.run("plugin-test", "binance", "--check", "cut")
+    ended = await cli.run("plugin-test", "binance", "--check", "cut", within_s=100)
 
     assert ended.code == 0, ended.err
     rows = [line.split("\t") for line in ended.lines]
