@@ -165,6 +165,19 @@ class Mailbox:
         self._event_bytes = self._book_bytes = 0
         return out
 
+    def clear(self) -> None:
+        """Drop all that waits, for a reader that has gone.
+
+        Whatever still points at the mailbox, such as a task or an error that is not collected yet, then holds none of it:
+        a reader that was too slow leaves megabytes.
+        """
+        self.fresh.clear()
+        self._waiting.clear()
+        self._passed_over.clear()
+        self._dropped.clear()
+        self._owed.clear()
+        self._event_bytes = self._book_bytes = 0
+
     def forget(self, *topics: str) -> None:
         """Drop what waits for the topics: the reader unsubscribed them."""
         gone = set(topics)

@@ -411,6 +411,8 @@ class Reader:
         self.note_losses()
         self._counts.lagging.discard(self)
         self._bus.leave(self.mailbox)
+        self.mailbox.clear()
+        self._batch.clear()
         self._divert()
         for hold in self._holds.values():
             hold.release()

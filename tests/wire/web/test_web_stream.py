@@ -476,6 +476,9 @@ async def test_a_stalled_reader_is_closed_and_disturbs_nobody(
     assert web.daemon.stats.readers.closed == {4008: 1}
     await until(lambda: len(web.app.readers) == 1)
     assert (await good.ask({"op": "ping"}))["type"] == "pong"
+    # Whoever still points at it: the megabytes that waited are let go of at once.
+    assert mailbox.empty
+    assert mailbox.waiting_bytes == 0
 
 
 def _mailboxes(web: Any) -> list[Any]:
